@@ -1,0 +1,36 @@
+# make sweep   a finished sweep of the shipped data on the embedded LLM
+# make test    all tests that need neither a GPU nor a browser
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: sweep test unit lint browser clean
+
+sweep: $(READY)
+	$(BIN)/python run_tune.py launch
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "ray and not browser"
+
+unit: $(READY)
+	$(BIN)/python -m pytest
+
+browser: $(READY)
+	$(BIN)/python -m pytest -m browser
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=/path/to/python3.11")'
+	@echo "Installing into $(VENV); torch and Ray are large, this takes a few minutes the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,1 @@
+"""What may vary in a sweep: the schema of search spaces and YAML presets."""

@@ -1,0 +1,111 @@
+"""Search spaces: dotted configuration keys mapped to ranges. Bounds are inclusive."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+
+Scalar = bool | int | float | str | None
+
+
+class _Range(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    when: dict[str, Scalar] | None = Field(
+        None, description="Varies only in trials where these searched keys have these values."
+    )
+
+
+class FloatRange(_Range):
+    """A real number in [low, high]; ``log`` draws its logarithm evenly."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> FloatRange:
+        _check_bounds(self.low, self.high, self.log, self.step)
+        return self
+
+    def extremes(self) -> list[Any]:
+        return [self.low, self.high]
+
+
+class IntRange(_Range):
+    """A whole number in [low, high], both ends included."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    log: bool = False
+    step: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> IntRange:
+        _check_bounds(self.low, self.high, self.log, None if self.step == 1 else self.step)
+        return self
+
+    def extremes(self) -> list[Any]:
+        return [self.low, self.high]
+
+
+class Choice(_Range):
+    """One of a list; ``auto`` is filled in from the LLM's hidden size for attention heads."""
+
+    type: Literal["choice"]
+    choices: Literal["auto"] | list[Scalar]
+
+    @model_validator(mode="after")
+    def _check(self) -> Choice:
+        if isinstance(self.choices, list):
+            if not self.choices:
+                raise ValueError("`choices` is empty, but must name at least one value")
+            if len({(type(c), c) for c in self.choices}) < len(self.choices):
+                raise ValueError("`choices` names a value twice")
+        return self
+
+    def extremes(self) -> list[Any]:
+        return [] if self.choices == "auto" else list(self.choices)
+
+
+class Fixed(_Range):
+    """A value that does not vary, set for every trial."""
+
+    type: Literal["fixed"]
+    value: Scalar
+
+    def extremes(self) -> list[Any]:
+        return [self.value]
+
+
+Range = Annotated[FloatRange | IntRange | Choice | Fixed, Field(discriminator="type")]
+
+
+class SearchSpace(RootModel[dict[str, Range]]):
+    """Dotted keys of the training configuration, each with its range, in order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchSpace:
+        if not self.root:
+            raise ValueError("the search space is empty, but must vary at least one key")
+        seen: set[str] = set()
+        for key, spec in self.root.items():
+            for other in spec.when or {}:
+                if other not in seen:
+                    raise ValueError(f"`{key}` depends on `{other}`, which must stand before it")
+            seen.add(key)
+        return self
+
+
+def _check_bounds(low: float, high: float, log: bool, step: float | None) -> None:
+    if low > high:
+        raise ValueError(f"`low` is {low}, but must be at most `high`, {high}")
+    if log and low <= 0:
+        raise ValueError(f"`low` is {low}, but must be above 0 where `log` is true")
+    if log and step is not None:
+        raise ValueError("`log` and `step` cannot be given together")

@@ -1,0 +1,164 @@
+"""Checkpoints: a directory of safetensors and JSON that is either whole or not there.
+
+encoder.safetensors, encoder.json   the encoder; ``ResourceEncoder.from_pretrained`` reads them
+optimizer.safetensors               AdamW's moments by parameter name
+random.safetensors                  the run's random streams
+meta.json                           format version, configuration, place, history, checksums
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainables.config import PretrainConfig
+from trainables.errors import CheckpointError
+from trainables.files import file_digest, new_directory
+from trainables.models.resource_encoder import CONFIG_FILE, WEIGHTS_FILE
+from trainables.run import Run
+
+FORMAT_VERSION = 1
+META_FILE = "meta.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+RANDOM_FILE = "random.safetensors"
+FILES = (WEIGHTS_FILE, CONFIG_FILE, OPTIMIZER_FILE, RANDOM_FILE)
+NAME = re.compile(r"checkpoint_(\d{6})")
+
+# What may differ between a checkpoint and the run that continues it.
+MAY_DIFFER = {"training": {"num_epochs", "target_loss", "field_accuracy_samples"}}
+
+_log = logging.getLogger(__name__)
+
+
+def write_checkpoint(directory: Path, run: Run, history: list[dict[str, Any]]) -> None:
+    """Fill an existing, empty directory with the state of ``run`` at the end of an epoch."""
+    run.encoder.save_pretrained(directory)
+    save_file(_optimizer_state(run), directory / OPTIMIZER_FILE)
+    save_file(run.streams.state(), directory / RANDOM_FILE)
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "epoch": run.epoch,
+        "step": run.step,
+        "config": run.config.model_dump(),
+        "feature_statistics": run.inputs.source.statistics.as_dict(),
+        "metrics": history[-1] if history else {},
+        "history": history,
+        "torch": torch.__version__,
+        "checksums": {name: file_digest(directory / name) for name in FILES},
+    }
+    (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
+
+
+def save_checkpoint(parent: Path, run: Run, history: list[dict[str, Any]]) -> Path:
+    """``parent/checkpoint_<epoch>``, written aside and renamed; one that is there is kept."""
+    path = parent / f"checkpoint_{run.epoch:06d}"
+    if not path.exists():
+        new_directory(path, lambda aside: write_checkpoint(aside, run, history))
+    return path
+
+
+def read_meta(directory: Path) -> dict[str, Any]:
+    """The meta data of a checkpoint whose files match their checksums."""
+    try:
+        meta = json.loads((directory / META_FILE).read_text())
+        version = meta["format_version"]
+        checksums = meta["checksums"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory}: no checkpoint here (no `{META_FILE}`)") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{directory}: `{META_FILE}` is damaged: {error!r}") from None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{directory}: format version {version}, but this release reads {FORMAT_VERSION}"
+        )
+    for name in FILES:
+        path = directory / name
+        if not path.is_file() or file_digest(path) != checksums.get(name):
+            state = "damaged" if path.is_file() else "missing"
+            raise CheckpointError(f"{directory}: `{name}` is {state}; use another checkpoint")
+    return dict(meta)
+
+
+def load_checkpoint(directory: Path, run: Run) -> list[dict[str, Any]]:
+    """Put ``run`` where the checkpoint was, bit for bit; returns the history until there."""
+    meta = read_meta(directory)
+    _check_same_training(directory, meta["config"], run.config)
+    run.encoder.load_state_dict(load_file(directory / WEIGHTS_FILE))
+    _load_optimizer_state(run, load_file(directory / OPTIMIZER_FILE))
+    run.streams.load_state(load_file(directory / RANDOM_FILE))
+    run.epoch, run.step = meta["epoch"], meta["step"]
+    return list(meta["history"])
+
+
+def checkpoints(parent: Path) -> list[Path]:
+    """The checkpoints below a directory, oldest first."""
+    if not parent.is_dir():
+        return []
+    return sorted(p for p in parent.iterdir() if p.is_dir() and NAME.fullmatch(p.name))
+
+
+def newest_whole(parent: Path) -> Path:
+    """The newest undamaged checkpoint below ``parent``; damaged ones are reported and skipped."""
+    for path in reversed(checkpoints(parent)):
+        try:
+            read_meta(path)
+        except CheckpointError as error:
+            _log.warning("%s; going back to the one before", error)
+            continue
+        return path
+    raise CheckpointError(f"{parent}: no whole checkpoint here; start without --resume")
+
+
+def prune(parent: Path, keep: int, best: Path | None) -> None:
+    """Remove all but the newest ``keep`` checkpoints and ``best``."""
+    for path in checkpoints(parent)[:-keep]:
+        if path != best:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _optimizer_state(run: Run) -> dict[str, Tensor]:
+    state = run.optimizer.state
+    return {
+        f"{name}.{key}": value.detach().cpu()
+        for name, parameter in run.encoder.named_parameters()
+        for key, value in state.get(parameter, {}).items()
+    }
+
+
+def _load_optimizer_state(run: Run, saved: Mapping[str, Tensor]) -> None:
+    """Through the optimiser's own loader, which puts each tensor on the right device."""
+    names = {id(p): name for name, p in run.encoder.named_parameters()}
+    ordered = [p for group in run.optimizer.param_groups for p in group["params"]]
+    content = run.optimizer.state_dict()
+    content["state"] = {}
+    for i, parameter in enumerate(ordered):
+        prefix = f"{names[id(parameter)]}."
+        content["state"][i] = {
+            key.removeprefix(prefix): value
+            for key, value in saved.items()
+            if key.rpartition(".")[0] + "." == prefix
+        }
+    run.optimizer.load_state_dict(content)
+
+
+def _check_same_training(directory: Path, saved: dict[str, Any], config: PretrainConfig) -> None:
+    current = config.model_dump()
+    for section in ("model", "training"):
+        for key, value in current[section].items():
+            before = saved.get(section, {}).get(key, value)
+            if key in MAY_DIFFER.get(section, ()) or key in ("cache_dir", "llm_model"):
+                continue
+            if before != value:
+                raise CheckpointError(
+                    f"{directory}: was trained with `{section}.{key}` = {before!r}, but the "
+                    f"configuration says {value!r}; give the same value, or train without resuming"
+                )

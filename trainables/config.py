@@ -1,0 +1,189 @@
+"""The configuration of one training: sections, ranges, and how a file becomes an object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trainables.errors import ConfigError
+from trainables.validation import apply_overrides, build, read_yaml
+
+PACKAGE = Path(__file__).parent
+DEFAULT_CONFIG = PACKAGE / "configs" / "pretrain_encoder.yaml"
+EMBEDDED = "embedded"
+EMBEDDED_DIR = PACKAGE / "llm" / "embedded"
+SHIPPED = "default"
+SHIPPED_DATA = {
+    "tool_registry": PACKAGE / "data" / "tools.json",
+    "profiling_data": PACKAGE / "data" / "profiling.csv",
+}
+
+# Keys of an older format: refused, with what determines them now.
+RETIRED_KEYS = {
+    "model.llm_hidden_dim": "the hidden size is read from the LLM",
+    "model.num_tools": "the number of tools is read from `data.tool_registry`",
+    "model.freeze_semantic": "the semantic stream is always frozen",
+}
+
+
+NUMERIC = (int, float, int | None, float | None)
+
+
+class Section(BaseModel):
+    """A part of a configuration: unknown keys are errors, values cannot be changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_as_number(cls, values: Any) -> Any:
+        """Python takes true for 1; in a configuration it is a mistake."""
+        if isinstance(values, Mapping):
+            for key, value in values.items():
+                field = cls.model_fields.get(key)
+                numeric = field is not None and field.annotation in NUMERIC
+                if numeric and isinstance(value, bool):
+                    raise ValueError(f"`{key}` is {str(value).lower()}, but must be a number")
+        return values
+
+
+class ModelConfig(Section):
+    llm_model: str = Field(
+        EMBEDDED,
+        min_length=1,
+        description="`embedded`, a Hugging Face hub id, or the directory of a causal LM.",
+    )
+    d_resource: int | None = Field(
+        None, ge=1, le=65536, description="Width of the resource tokens; null: the LLM's D."
+    )
+    num_attention_heads: int = Field(8, ge=1, description="Heads of the fusion; must divide D.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the MLP and the attention.")
+    resource_tokens: Literal["features", "summary"] = Field(
+        "features", description="Seven resource tokens, or the MLP's summary alone."
+    )
+    normalize: bool = Field(True, description="Bring both streams to unit RMS before the gate.")
+    cache_dir: str = Field(
+        "hub", min_length=1, description="Where hub models and tool embeddings are cached."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Let a hub model run its own Python code; off unless you trust it."
+    )
+
+
+class DataConfig(Section):
+    tool_registry: str = Field(
+        SHIPPED, min_length=1, description="JSON list of {name, description}; default: shipped."
+    )
+    profiling_data: str = Field(
+        SHIPPED, min_length=1, description="CSV of configurations; default: shipped."
+    )
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Share of each tool's rows held out for validation."
+    )
+    split_seed: int = Field(0, ge=0, description="Seed of the split into training and held-out.")
+
+
+class TrainingConfig(Section):
+    batch_size: int = Field(16, ge=1, description="Configurations per optimiser step.")
+    num_epochs: int = Field(30, ge=1, description="Passes over the training configurations.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
+    gate_lr_multiplier: float = Field(
+        10.0, ge=0, le=1000, description="The gate's learning rate is this times learning_rate."
+    )
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's; never on the gate.")
+    max_grad_norm: float | None = Field(
+        1.0, gt=0, description="Gradients are clipped to this norm; null: never."
+    )
+    scheduler: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Shape of the learning rate after the warm-up."
+    )
+    warmup_ratio: float = Field(
+        0.05, ge=0, lt=1, description="Share of all steps in which the learning rate rises."
+    )
+    target_loss: float | None = Field(
+        None, gt=0, description="Training ends when val_loss is at most this; null: never."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Of the frozen LLM; auto: bf16 where the device is faster with it."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order, templates, dropout.")
+    deterministic: bool | None = Field(
+        None, description="Bit-equal repeats on one machine; null: on without a GPU."
+    )
+    field_accuracy_samples: int = Field(
+        256, ge=0, description="Held-out configurations decoded at the end; 0: none."
+    )
+
+
+class LoggingConfig(Section):
+    output_dir: str = Field(
+        "outputs/pretrain_encoder", min_length=1, description="Where `train` writes checkpoints."
+    )
+    wandb_project: str = Field(
+        "resource-encoder", min_length=1, description="The W&B project of --log_wandb."
+    )
+
+
+class PretrainConfig(Section):
+    """One training, whole: ``model``, ``data``, ``training``, ``logging``."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """Read a YAML file, apply ``a.b=c`` overrides, check it, make its paths absolute."""
+    mapping = apply_overrides(read_yaml(path), overrides)
+    return parse_config(mapping, source=str(path), base=path.parent)
+
+
+def parse_config(mapping: Mapping[str, Any], *, source: str, base: Path) -> PretrainConfig:
+    """Check a mapping; relative paths are looked for below ``base``, then the working directory."""
+    for dotted, reason in RETIRED_KEYS.items():
+        section, key = dotted.split(".")
+        values = mapping.get(section)
+        if isinstance(values, Mapping) and key in values:
+            raise ConfigError(
+                f"{source}: `{dotted}` belonged to an older format and is now determined by "
+                f"itself: {reason}. Delete the key."
+            )
+    config = build(PretrainConfig, mapping, source)
+    model = {
+        "llm_model": resolve_llm(config.model.llm_model, base),
+        "cache_dir": str(Path(config.model.cache_dir).expanduser().absolute()),
+    }
+    data = {key: resolve_data(key, getattr(config.data, key), base) for key in SHIPPED_DATA}
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update=model),
+            "data": config.data.model_copy(update=data),
+        }
+    )
+
+
+def resolve_data(key: str, value: str, base: Path) -> str:
+    """The absolute path of a data file; a path that exists nowhere is left to its reader."""
+    if value == SHIPPED:
+        return str(SHIPPED_DATA[key])
+    return str(_first_existing(value, base) or Path(value).absolute())
+
+
+def resolve_llm(value: str, base: Path) -> str:
+    """An existing directory becomes an absolute path; `embedded` and hub ids stay."""
+    if value == EMBEDDED:
+        return value
+    found = _first_existing(value, base)
+    return str(found) if found else value
+
+
+def _first_existing(value: str, base: Path) -> Path | None:
+    try:
+        candidates = (base / value, Path(value).expanduser())
+        return next((p.absolute() for p in candidates if p.exists()), None)
+    except (OSError, ValueError):
+        return None

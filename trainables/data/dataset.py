@@ -1,0 +1,112 @@
+"""What every trial of a sweep shares, as plain arrays, and the batches drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.data.profiling import Configuration, raw_feature_matrix
+from trainables.data.registry import Tool
+from trainables.data.templates import TEMPLATES, describe, format_figures
+from trainables.errors import DataError
+from trainables.models.features import FIGURES, FeatureStatistics
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SharedInputs:
+    """N configurations, T tools, K templates, L tokens of the longest text, D hidden, R features.
+
+    Plain arrays, so that the object store hands them out without a copy.
+    """
+
+    tool_names: tuple[str, ...]
+    tool_embeddings: npt.NDArray[np.float32]  # [T, D]
+    tool_index: IntArray  # [N]
+    features: npt.NDArray[np.float32]  # [N, R], standardised
+    token_ids: npt.NDArray[np.int32]  # [N, K, L], right-padded with 0
+    token_counts: npt.NDArray[np.int32]  # [N, K]
+    train_rows: IntArray
+    val_rows: IntArray
+    written_figures: tuple[tuple[str, ...], ...]  # of the validation rows, as the texts say them
+    statistics: FeatureStatistics
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.tool_embeddings.shape[1])
+
+
+def split_rows(
+    tool_index: IntArray, validation_fraction: float, seed: int
+) -> tuple[IntArray, IntArray]:
+    """Training and held-out rows, the same share of every tool; one-row tools are only trained."""
+    rng = np.random.default_rng(seed)
+    held_out: list[int] = []
+    for tool in np.unique(tool_index):
+        rows = np.flatnonzero(tool_index == tool)
+        if len(rows) > 1:
+            count = min(max(1, round(validation_fraction * len(rows))), len(rows) - 1)
+            held_out.extend(rng.permutation(rows)[:count].tolist())
+    val_rows = np.array(sorted(held_out), dtype=np.int64)
+    train_rows = np.setdiff1d(np.arange(len(tool_index), dtype=np.int64), val_rows)
+    return train_rows, val_rows
+
+
+def check_sizes(train_rows: IntArray, val_rows: IntArray, batch_size: int) -> None:
+    """A held-out set must exist and a batch must fit into the training set."""
+    if not len(val_rows):
+        raise DataError(
+            "no tool has two rows or more, so that nothing can be held out for validation; add rows"
+        )
+    if batch_size > len(train_rows):
+        raise DataError(
+            f"`training.batch_size` is {batch_size}, but must be at most {len(train_rows)}, the "
+            "number of training configurations"
+        )
+
+
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+def make_shared_inputs(
+    tools: Sequence[Tool],
+    rows: Sequence[Configuration],
+    tool_embeddings: npt.NDArray[np.float32],
+    encode: Encode,
+    train_rows: IntArray,
+    val_rows: IntArray,
+) -> SharedInputs:
+    """Tokenise every configuration in every template, standardise the features.
+
+    ``encode`` turns texts into token ids, the end of text included.
+    """
+    raw = raw_feature_matrix(rows)
+    statistics = FeatureStatistics.of(raw[train_rows])
+    texts = [
+        describe(tools[row.tool_index].name, row.figures, k)
+        for row in rows
+        for k in range(len(TEMPLATES))
+    ]
+    ids = encode(texts)
+    longest = max(map(len, ids))
+    shape = (len(rows), len(TEMPLATES))
+    token_ids = np.zeros((len(ids), longest), dtype=np.int32)
+    for i, sequence in enumerate(ids):
+        token_ids[i, : len(sequence)] = sequence
+    written = [format_figures(rows[i].figures) for i in val_rows]
+    return SharedInputs(
+        tool_names=tuple(tool.name for tool in tools),
+        tool_embeddings=tool_embeddings,
+        tool_index=np.array([row.tool_index for row in rows], dtype=np.int64),
+        features=statistics.standardise(raw),
+        token_ids=token_ids.reshape(*shape, longest),
+        token_counts=np.array([len(s) for s in ids], dtype=np.int32).reshape(shape),
+        train_rows=train_rows,
+        val_rows=val_rows,
+        written_figures=tuple(tuple(w[name] for name in FIGURES) for w in written),
+        statistics=statistics,
+    )

@@ -1,0 +1,66 @@
+"""The tool registry: ``tools.json``, a list of ``{"name", "description"}``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import DataError, did_you_mean
+
+FIELDS = ("name", "description")
+
+
+@dataclass(frozen=True)
+class Tool:
+    name: str
+    description: str
+
+    @property
+    def prompt(self) -> str:
+        """What the frozen LLM reads; its state at the last token is the tool's embedding."""
+        return f"Tool: {self.name}\nDescription: {self.description}"
+
+
+def load_registry(path: Path) -> list[Tool]:
+    """Read and check a registry; every problem names the entry and the remedy."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; `data.tool_registry` must name a JSON") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f'{path}: must be a non-empty list of {{"name", "description"}} objects')
+    tools = [_tool(path, number, entry) for number, entry in enumerate(entries, start=1)]
+    seen: dict[str, int] = {}
+    for number, tool in enumerate(tools, start=1):
+        if tool.name in seen:
+            raise DataError(
+                f"{path}: entries {seen[tool.name]} and {number} share the name `{tool.name}`; "
+                "names must be unique, rename or remove one"
+            )
+        seen[tool.name] = number
+    return tools
+
+
+def _tool(path: Path, number: int, entry: Any) -> Tool:
+    if not isinstance(entry, dict):
+        raise DataError(f"{path}: entry {number} is {entry!r}, but must be an object")
+    where = f"{path}: entry {number} (`{entry.get('name', '?')}`)"
+    if "desc" in entry:
+        raise DataError(f"{where} uses the key `desc`; rename it to `description`")
+    for key in entry:
+        if key not in FIELDS:
+            hint = did_you_mean(key, FIELDS)
+            raise DataError(f"{where} has the unknown key `{key}`{hint}; allowed: {FIELDS}")
+    for key in FIELDS:
+        value = entry.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f"{where}: `{key}` is {value!r}, but must be a non-empty text")
+        if key == "name" and any(not c.isprintable() for c in value):
+            raise DataError(f"{where}: `name` has line breaks or control characters; remove them")
+    return Tool(entry["name"].strip(), entry["description"].strip())

@@ -1,0 +1,61 @@
+"""The errors a user can cause, each with a message that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Wrong input or environment: shown as one line ``error: ...``, exit status 2."""
+
+
+class ConfigError(UserError):
+    """A configuration file, key or value that cannot be used."""
+
+
+class DataError(UserError):
+    """A tool registry or profiling table that cannot be used."""
+
+
+class LLMError(UserError):
+    """A language model that cannot be found or loaded."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged or of another format."""
+
+
+class TrialEndedError(Exception):
+    """A trial that cannot go on. ``status`` is the word a person sees.
+
+    Raised by the training step before the update that would have spoiled the weights.
+    """
+
+    status = "failed"
+
+    def __init__(self, message: str, step: int = -1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.step = step
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), (self.message, self.step)
+
+
+class DivergedError(TrialEndedError):
+    """Loss or gradient stopped being finite."""
+
+    status = "diverged"
+
+
+class OutOfMemoryError(TrialEndedError):
+    """The device had no memory left for this trial."""
+
+    status = "out of memory"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean `x`?)`` for the nearest of ``known``, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean `{near[0]}`?)" if near else ""

@@ -1,0 +1,60 @@
+"""Writing that leaves nothing half-written: aside first, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """``write`` a file beside ``path``, flush it to disk, then rename it onto ``path``."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    aside = Path(name)
+    aside.chmod(0o644)
+    try:
+        write(aside)
+        _flush(aside)
+        aside.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            aside.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    replace_file(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def new_directory(path: Path, fill: Callable[[Path], object]) -> None:
+    """``fill`` a directory beside ``path``, flush its files, then rename it to ``path``.
+
+    ``path`` must not exist; a directory that is there is never mixed with a new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        aside.chmod(0o755)
+        fill(aside)
+        for file in aside.iterdir():
+            _flush(file)
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

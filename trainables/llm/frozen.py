@@ -1,0 +1,184 @@
+"""The frozen LLM: loaded once, never trained, turned to by every training step."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
+from trainables.errors import LLMError
+from trainables.models.semantic_encoder import last_token_state
+
+PROMPTS_PER_PASS = 128
+
+
+def select_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def select_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """bf16 on GPUs and on CPUs with bf16 matrix instructions, where it was measured faster."""
+    if precision == "auto":
+        fast = device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+class FrozenLLM:
+    """A causal LM that turns soft tokens into losses; gradients pass through, none stay."""
+
+    def __init__(
+        self, model: nn.Module, source: Path | str, tokenizer_options: dict[str, Any]
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.source = source
+        self._tokenizer_options = tokenizer_options
+        self.body: nn.Module = model.base_model  # type: ignore[assignment]
+        self.head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+        self.embed_tokens: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
+        self._head_is_linear = self._head_gives_the_logits()
+
+    @classmethod
+    def load(cls, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> FrozenLLM:
+        """Load by name: ``embedded``, a directory, or a hub id through ``cache_dir``."""
+        source: Path | str = EMBEDDED_DIR if config.llm_model == EMBEDDED else config.llm_model
+        hub = {"cache_dir": config.cache_dir, "trust_remote_code": config.trust_remote_code}
+        transformers_logging.disable_progress_bar()
+        # Measured on CPU: the backward of the fused kernel in bf16 is slower than the plain one.
+        attention = "eager" if device.type == "cpu" else "sdpa"
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, attn_implementation=attention, **hub
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise _load_error(config, error) from None
+        return cls(model.to(device), source, hub)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.model.config.get_text_config().hidden_size)  # type: ignore[union-attr,operator]
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.source, **self._tokenizer_options)
+        except (OSError, ValueError, KeyError) as error:
+            raise LLMError(f"{self.source}: no tokenizer could be loaded: {error}") from None
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+        tokenizer.padding_side = "right"
+        return tokenizer
+
+    @torch.no_grad()
+    def last_token_states(self, prompts: Sequence[str]) -> Tensor:
+        """The last layer's state at each prompt's last real token, float32 [len(prompts), D]."""
+        states = []
+        for start in range(0, len(prompts), PROMPTS_PER_PASS):
+            texts = list(prompts[start : start + PROMPTS_PER_PASS])
+            batch = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
+            mask = batch["attention_mask"]
+            output = self.body(input_ids=batch["input_ids"], attention_mask=mask, use_cache=False)
+            states.append(last_token_state(output.last_hidden_state, mask).float().cpu())
+        return torch.cat(states)
+
+    def token_losses(self, soft_tokens: Tensor, token_ids: Tensor, counts: Tensor) -> Tensor:
+        """Cross-entropy of every real target token after its soft token.
+
+        soft_tokens [B, D], token_ids [B, L] right-padded, counts [B] real tokens per row ->
+        [sum(counts)] in row order, float32. Padding stands behind every real token, so that the
+        causal mask already hides it.
+        """
+        length = int(token_ids.shape[1])
+        texts = self.embed_tokens(token_ids[:, :-1])
+        inputs = torch.cat([soft_tokens.to(texts.dtype).unsqueeze(1), texts], dim=1)
+        real = torch.arange(length, device=token_ids.device) < counts.unsqueeze(1)
+        targets = token_ids[real].long()
+        if self._head_is_linear:
+            hidden = self.body(inputs_embeds=inputs, use_cache=False).last_hidden_state
+            logits = self.head(hidden[real])
+        else:
+            logits = self.model(inputs_embeds=inputs, use_cache=False).logits[real]
+        return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+    @torch.no_grad()
+    def write(self, soft_tokens: Tensor, max_new_tokens: int) -> list[str]:
+        """Greedy continuations of soft tokens [B, D], as text."""
+        ids = self.model.generate(  # type: ignore[operator]
+            inputs_embeds=soft_tokens.to(self.dtype).unsqueeze(1),
+            attention_mask=torch.ones(len(soft_tokens), 1, dtype=torch.long, device=self.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
+        return self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+    @torch.no_grad()
+    def _head_gives_the_logits(self) -> bool:
+        """Some models scale or cap their logits after the head; those go the long way."""
+        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        if hidden.shape[-1] != getattr(self.head, "in_features", hidden.shape[-1]):
+            return False
+        logits = self.model(input_ids=ids, use_cache=False).logits
+        return torch.allclose(self.head(hidden).float(), logits.float(), rtol=1e-3, atol=1e-3)
+
+
+def _load_error(config: ModelConfig, error: Exception) -> LLMError:
+    name = config.llm_model
+    if Path(name).is_dir():
+        return LLMError(f"{name}: not a causal LM that can be loaded: {error}")
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    why = "HF_HUB_OFFLINE is set" if offline else "it could not be downloaded"
+    return LLMError(
+        f"`model.llm_model` is `{name}`: no directory of that name, not in the cache "
+        f"`{config.cache_dir}`, and {why}. On a machine with a network run "
+        f"`hf download {name} --cache-dir {config.cache_dir}` and copy that directory here, or "
+        "give the path of a local model directory, or `embedded`."
+    )
+
+
+def llm_fingerprint(directory: Path) -> str:
+    """A digest of the weights and configuration below ``directory``.
+
+    Files up to 64 MiB are read whole; of larger ones size, head and 64 evenly spread megabytes.
+    """
+    digest = hashlib.sha256()
+    suffixes = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
+    for path in sorted(p for p in directory.iterdir() if p.suffix in suffixes):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            if size <= 64 << 20:
+                digest.update(file.read())
+                continue
+            for i in range(64):
+                file.seek(i * (size - (1 << 20)) // 63)
+                digest.update(file.read(1 << 20))
+    return digest.hexdigest()
+
+
+logging.getLogger("transformers.generation").setLevel(logging.ERROR)

@@ -1,0 +1,45 @@
+"""Optimiser, learning-rate schedule and the gate's own parameter group."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from trainables.config import TrainingConfig
+from trainables.models.resource_encoder import ResourceEncoder
+
+
+def make_optimizer(encoder: ResourceEncoder, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW in three groups: matrices; vectors without decay; the gate without decay."""
+    gate = encoder.fusion.gate_alpha
+    others = [p for p in encoder.get_trainable_parameters() if p is not gate]
+    groups = [
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [gate], "weight_decay": 0.0, "lr_multiplier": config.gate_lr_multiplier},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("lr_multiplier", 1.0)
+
+
+def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> float:
+    """The learning rate of update ``step`` (0-based): linear warm-up, then the schedule to 0.
+
+    Cosine: Loshchilov & Hutter, "SGDR", 2017, equation 5 with one period.
+    """
+    warmup = math.ceil(config.warmup_ratio * total_steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    match config.scheduler:
+        case "cosine":
+            return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        case "linear":
+            return config.learning_rate * (1 - progress)
+        case "constant":
+            return config.learning_rate

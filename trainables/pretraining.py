@@ -1,0 +1,245 @@
+"""The pretraining of one or more resource encoders against one frozen LLM, in time order."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trainables.config import PretrainConfig
+from trainables.data.dataset import SharedInputs
+from trainables.data.templates import parse
+from trainables.errors import OutOfMemoryError
+from trainables.llm.frozen import FrozenLLM
+from trainables.models.features import FIGURES
+from trainables.models.resource_encoder import evaluating
+from trainables.run import Batch, DeviceInputs, Run
+
+EVALUATION_BATCH = 64
+ORIENTATION_BATCHES = 8
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process's part of every batch, when several train one run together."""
+
+    rank: int = 0
+    size: int = 1
+
+    def of(self, batch_size: int) -> slice:
+        return slice(batch_size * self.rank // self.size, batch_size * (self.rank + 1) // self.size)
+
+
+ALONE = Shard()
+
+
+def train_step(runs: Sequence[Run], llm: FrozenLLM, shard: Shard = ALONE) -> None:
+    """One optimiser step of each run; the LLM goes forward and backward once for all.
+
+    K runs' soft tokens are concatenated, [sum of their batch sizes, D]; each run's loss is the
+    mean over its own real target tokens, so that it does not depend on its neighbours.
+    """
+    batches = [run.next_batch() for run in runs]
+    soft = [run.soft_tokens(batch) for run, batch in zip(runs, batches, strict=True)]
+    parts = [shard.of(len(batch.counts)) for batch in batches]
+    losses = llm.token_losses(
+        torch.cat([s[part] for s, part in zip(soft, parts, strict=True)]),
+        _stack_texts([b.token_ids[part] for b, part in zip(batches, parts, strict=True)]),
+        torch.cat([b.counts[part] for b, part in zip(batches, parts, strict=True)]),
+    )
+    own = [int(b.counts[part].sum()) for b, part in zip(batches, parts, strict=True)]
+    totals = [int(b.counts.sum()) for b in batches]
+    means = [part.sum() / total for part, total in zip(losses.split(own), totals, strict=True)]
+    torch.stack(means).sum().backward()
+    for run, mean, total in zip(runs, means, totals, strict=True):
+        loss = mean.detach()
+        if shard.size > 1:
+            _sum_over_workers([loss, *_gradients(run)])
+        run.update(float(loss), total)
+
+
+def evaluate(run: Run, llm: FrozenLLM) -> tuple[float, float]:
+    """Mean loss per token and semantic retention on the held-out configurations.
+
+    Row i is read in template i mod K, always the same, so that epochs can be compared.
+    """
+    losses: list[Tensor] = []
+    cosines: list[Tensor] = []
+    with torch.no_grad(), evaluating(run.encoder):
+        for batch in _validation_batches(run.inputs):
+            soft = run.encoder(batch.tool_index, batch.features)
+            losses.append(llm.token_losses(soft, batch.token_ids, batch.counts))
+            semantic = run.encoder.semantic_encoder(batch.tool_index)
+            cosines.append(torch.cosine_similarity(soft, semantic, dim=-1))
+    return float(torch.cat(losses).mean()), float(torch.cat(cosines).mean())
+
+
+def orient_gate(run: Run, llm: FrozenLLM) -> None:
+    """Flip the fusion's output once, if need be, so that a healthy alpha grows upward from 0.
+
+    (alpha, W_out) and (-alpha, -W_out) are the same function; descent moves alpha against its
+    gradient, here summed over the first batches in another order than training's.
+    """
+    gate = run.encoder.fusion.gate_alpha
+    generator = torch.Generator().manual_seed(run.config.training.seed)
+    rows = run.inputs.train_rows
+    size = run.config.training.batch_size
+    order = rows[torch.randperm(len(rows), generator=generator)]
+    slope = 0.0
+    with evaluating(run.encoder):
+        for chosen in order.split(size)[:ORIENTATION_BATCHES]:
+            batch = run.inputs.batch(chosen, chosen % run.inputs.num_templates)
+            soft = run.encoder(batch.tool_index, batch.features)
+            loss = llm.token_losses(soft, batch.token_ids, batch.counts).mean()
+            slope += float(torch.autograd.grad(loss, gate)[0])
+    if slope > 0:
+        run.encoder.fusion.flip_orientation()
+
+
+def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
+    """Share of the six figures that greedy decoding writes exactly as the target text does.
+
+    On the first ``samples`` held-out configurations, evenly spread; the sentence may follow any
+    template, and one that follows none gets all six wrong.
+    """
+    rows = run.inputs.val_rows
+    count = min(samples, len(rows))
+    places = (torch.arange(count) * len(rows)) // count
+    limit = int(run.inputs.source.token_counts.max()) + 4
+    right = 0
+    with torch.no_grad(), evaluating(run.encoder):
+        for part in places.split(EVALUATION_BATCH):
+            chosen = rows[part].to(run.inputs.device)
+            soft = run.encoder(run.inputs.tool_index[chosen], run.inputs.features[chosen])
+            for place, text in zip(part.tolist(), llm.write(soft, limit), strict=True):
+                said = parse(text) or {}
+                truth = zip(FIGURES, run.inputs.source.written_figures[place], strict=True)
+                right += sum(said.get(name) == value for name, value in truth)
+    return right / (count * len(FIGURES))
+
+
+class Pretraining:
+    """One run from its first epoch to its last, or from a checkpoint on."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        inputs: SharedInputs | DeviceInputs,
+        llm: FrozenLLM,
+        shard: Shard = ALONE,
+    ) -> None:
+        if isinstance(inputs, SharedInputs):
+            inputs = DeviceInputs(inputs, llm.device)
+        self.llm = llm
+        self.shard = shard
+        self.run = Run(config, inputs)
+        self.on_step: Callable[[Run], None] = lambda run: None
+
+    def reports(self) -> Iterator[Report]:
+        """Train epoch by epoch; every report has the keys of ``metrics`` and the step series.
+
+        Raises DivergedError or OutOfMemoryError; the encoder then is as before the bad update.
+        """
+        run = self.run
+        config = run.config.training
+        _set_determinism(config.deterministic, run.inputs.device)
+        try:
+            if run.step == 0:
+                orient_gate(run, self.llm)
+            while run.epoch < config.num_epochs:
+                report = self._epoch()
+                reached = config.target_loss is not None and (
+                    report["val_loss"] <= config.target_loss
+                )
+                report["last"] = reached or run.epoch == config.num_epochs
+                if report["last"] and config.field_accuracy_samples:
+                    report["field_accuracy"] = field_accuracy(
+                        run, self.llm, config.field_accuracy_samples
+                    )
+                yield report
+                if report["last"]:
+                    return
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"no memory left on the device at step {run.step + 1} (batch_size "
+                f"{config.batch_size}): {str(error).splitlines()[0]}",
+                run.step + 1,
+            ) from None
+
+    def _epoch(self) -> Report:
+        run = self.run
+        start = time.perf_counter()
+        run.start_epoch()
+        for _ in range(run.steps_per_epoch):
+            train_step([run], self.llm, self.shard)
+            self.on_step(run)
+        seconds = time.perf_counter() - start
+        val_loss, retention = evaluate(run, self.llm)
+        run.epoch += 1
+        series = run.series
+        return {
+            "train_loss": fmean(series.loss),
+            "val_loss": val_loss,
+            "gate_alpha": series.gate_alpha[-1],
+            "semantic_retention": retention,
+            "learning_rate": series.learning_rate[-1],
+            "grad_norm": fmean(series.grad_norm),
+            "gate_grad_norm": fmean(series.gate_grad_norm),
+            "epoch": run.epoch,
+            "step": run.step,
+            "steps_per_s": len(series.loss) / seconds,
+            "tokens_per_s": series.tokens / seconds,
+            "peak_memory_mib": _peak_memory_mib(run.inputs.device),
+            "series_loss": series.loss,
+            "series_gate_alpha": series.gate_alpha,
+            "series_learning_rate": series.learning_rate,
+        }
+
+
+def _validation_batches(inputs: DeviceInputs) -> Iterator[Batch]:
+    places = torch.arange(len(inputs.val_rows)) % inputs.num_templates
+    rows = inputs.val_rows.split(EVALUATION_BATCH)
+    for chosen, templates in zip(rows, places.split(EVALUATION_BATCH), strict=True):
+        yield inputs.batch(chosen, templates)
+
+
+def _stack_texts(texts: Sequence[Tensor]) -> Tensor:
+    """[B_k, L_k] each -> [sum B_k, max L_k], right-padded with 0."""
+    longest = max(t.shape[1] for t in texts)
+    return torch.cat([torch.nn.functional.pad(t, (0, longest - t.shape[1])) for t in texts])
+
+
+def _gradients(run: Run) -> list[Tensor]:
+    """Every worker has the same parameters in the same order, each with a gradient."""
+    parameters = run.encoder.get_trainable_parameters()
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def _sum_over_workers(tensors: list[Tensor]) -> None:
+    """One all-reduce for all; the tensors are changed in place."""
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
+def _set_determinism(deterministic: bool | None, device: torch.device) -> None:
+    wanted = device.type == "cpu" if deterministic is None else deterministic
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,280 @@
+"""The command line. Reading commands, ``validate`` and ``--help`` import neither Ray nor torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from trainables.config import DEFAULT_CONFIG
+from trainables.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+DEFAULT_STORAGE = "sweeps"
+
+DESCRIPTION = """\
+Tune the pretraining of a resource encoder on Ray.
+
+  launch     run a sweep             list      all sweeps
+  resume     go on with one          status    one sweep in short
+  train      train one encoder       trials    every trial of a sweep
+  validate   check without training  best      the best trial
+                                     export    its encoder, to use elsewhere
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status, 2 for an error that the user can mend."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    options = make_parser().parse_args(arguments)
+    try:
+        return int(options.command(options) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_tune.py",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_train(commands)
+    _add_launch(commands)
+    _add_resume(commands)
+    _add_validate(commands)
+    _add_reading(commands, "list", _list, "all sweeps, oldest first", named=False)
+    _add_reading(commands, "status", _status, "state, counts and best of one sweep")
+    _add_reading(commands, "trials", _trials, "every trial with its history")
+    _add_reading(commands, "best", _best, "the best trial, its parameters and its checkpoint")
+    _add_export(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[..., Any], text: str) -> Any:
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_set(parser: Any) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="set any key; may be repeated"
+    )
+
+
+def _add_storage(parser: Any) -> None:
+    parser.add_argument("--storage", metavar="DIR", help=f"all sweeps (default {DEFAULT_STORAGE})")
+
+
+def _add_train(commands: Any) -> None:
+    parser = _command(commands, "train", _train, "train one encoder")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="TRAIN.yaml")
+    parser.add_argument("--batch_size", metavar="N")
+    parser.add_argument("--num_epochs", metavar="N")
+    parser.add_argument("--learning_rate", metavar="X")
+    parser.add_argument("--output_dir", metavar="DIR")
+    parser.add_argument("--seed", metavar="N")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="through Ray Train")
+    parser.add_argument("--log_wandb", action="store_true")
+    _add_set(parser)
+
+
+def _add_launch(commands: Any) -> None:
+    parser = _command(commands, "launch", _launch, "run a sweep")
+    _add_sweep_options(parser)
+    parser.add_argument("--name", help="the sweep's name (default: date and time)")
+    parser.add_argument("--log_wandb", action="store_true")
+
+
+def _add_sweep_options(parser: Any) -> None:
+    parser.add_argument("--config", type=Path, metavar="SWEEP.yaml")
+    parser.add_argument("--num_trials", metavar="N")
+    parser.add_argument("--batch_size", metavar="N")
+    parser.add_argument("--num_epochs", metavar="N")
+    _add_storage(parser)
+    _add_set(parser)
+
+
+def _add_resume(commands: Any) -> None:
+    parser = _command(commands, "resume", _resume, "go on with an interrupted sweep")
+    parser.add_argument("name", metavar="NAME")
+    _add_storage(parser)
+
+
+def _add_validate(commands: Any) -> None:
+    text = "check a sweep's configuration and data without training; estimate its cost"
+    _add_sweep_options(_command(commands, "validate", _validate, text))
+
+
+def _add_reading(
+    commands: Any, name: str, run: Callable[..., Any], text: str, named: bool = True
+) -> None:
+    parser = _command(commands, name, run, text)
+    if named:
+        parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _add_storage(parser)
+
+
+def _add_export(commands: Any) -> None:
+    parser = _command(commands, "export", _export, "write the best encoder to a directory")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _add_storage(parser)
+
+
+def _flags(options: argparse.Namespace, keys: dict[str, str], prefix: str = "") -> list[str]:
+    """The given flags as overrides; ``--set`` comes last and wins."""
+    given = [(key, getattr(options, flag)) for flag, key in keys.items()]
+    return [f"{prefix}{key}={value}" for key, value in given if value is not None] + options.set
+
+
+TRAIN_FLAGS = {
+    "batch_size": "training.batch_size",
+    "num_epochs": "training.num_epochs",
+    "learning_rate": "training.learning_rate",
+    "seed": "training.seed",
+}
+
+
+def _train(options: argparse.Namespace) -> None:
+    from tuning.training import train
+
+    flags = {**TRAIN_FLAGS, "output_dir": "logging.output_dir"}
+    train(
+        options.config, _flags(options, flags), options.resume, options.workers, options.log_wandb
+    )
+
+
+def _sweep(options: argparse.Namespace, name: str) -> Any:
+    """A checked sweep: configuration, search space, data, heads, name and storage."""
+    from tuning.checks import check_sweep
+    from tuning.config import ResolvedSweep, load_sweep
+
+    overrides = _flags(options, {"num_trials": "num_trials", "storage": "storage"})
+    trained = {k: TRAIN_FLAGS[k] for k in ("batch_size", "num_epochs")}
+    of_train = [
+        f"train.{v}={getattr(options, k)}" for k, v in trained.items() if getattr(options, k)
+    ]
+    if getattr(options, "log_wandb", False):
+        overrides.append("log_wandb=true")
+    sweep = ResolvedSweep(name, load_sweep(options.config, of_train + overrides))
+    return sweep, check_sweep(sweep)
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from tuning.config import check_name
+
+    name = check_name(options.name or datetime.now().strftime("sweep_%Y%m%d_%H%M%S"))
+    sweep, _ = _sweep(options, name)
+    from tuning.sweep import launch
+
+    record = launch(sweep, _say)
+    return _summary(record, sweep.directory)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    directory = _find(options)
+    from tuning.store import read_sweep
+
+    if read_sweep(directory).state == "finished":
+        raise UserError(f"sweep `{options.name}` has finished; see `best` and `export`")
+    from tuning.sweep import resume
+
+    return _summary(resume(directory, _say), directory)
+
+
+def _validate(options: argparse.Namespace) -> None:
+    sweep, facts = _sweep(options, "validate")
+    from tuning.checks import describe_sweep
+
+    for line in describe_sweep(sweep.config, facts):
+        print(line)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from tuning import reading
+
+    storage = Path(options.storage or DEFAULT_STORAGE)
+    _answer(options, lambda: reading.list_answer(storage), lambda c: reading.show_list(storage, c))
+
+
+def _status(options: argparse.Namespace) -> None:
+    from tuning import reading
+
+    path = _find(options)
+    _answer(options, lambda: reading.status_answer(path), lambda c: reading.show_status(path, c))
+
+
+def _trials(options: argparse.Namespace) -> None:
+    from tuning import reading
+
+    path = _find(options)
+    _answer(options, lambda: reading.trials_answer(path), lambda c: reading.show_trials(path, c))
+
+
+def _best(options: argparse.Namespace) -> None:
+    from tuning import reading
+
+    path = _find(options)
+    _answer(options, lambda: reading.best_answer(path), lambda c: reading.show_best(path, c))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from tuning.export import export_best
+    from tuning.store import read_sweep
+
+    path = _find(options)
+    out = export_best(path, read_sweep(path), options.out)
+    if options.json:
+        print(json.dumps({"exported": str(out.absolute())}))
+    else:
+        print(f"exported to {out}; load it with ResourceEncoder.from_pretrained({str(out)!r})")
+
+
+def _answer(
+    options: argparse.Namespace, data: Callable[[], Any], show: Callable[[Any], None]
+) -> None:
+    if options.json:
+        print(json.dumps(data(), indent=2, allow_nan=False, default=str))
+        return
+    from tuning.monitors.table import make_console
+
+    show(make_console())
+
+
+def _find(options: argparse.Namespace) -> Path:
+    from tuning.store import find_sweep
+
+    return find_sweep(Path(options.storage or DEFAULT_STORAGE), options.name)
+
+
+def _summary(record: Any, directory: Path) -> int:
+    from tuning.monitors.table import make_console
+    from tuning.reading import show_summary
+
+    show_summary(record, directory, directory.parent, make_console())
+    return 0 if record.state == "finished" else 1
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,96 @@
+"""The Ray cluster a sweep runs on: started here or joined, with its chatter sent to a file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from trainables.errors import UserError
+from trainables.ray_train import RAY_TRAIN_ENVIRONMENT
+
+SNAPSHOT_SECONDS = "2"
+ENVIRONMENT = {
+    **RAY_TRAIN_ENVIRONMENT,
+    "TUNE_GLOBAL_CHECKPOINT_S": SNAPSHOT_SECONDS,
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table; the sweep has a better one
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the cluster offers; a slot is a GPU, or a core where there are none."""
+
+    slots: int
+    has_gpu: bool
+    dashboard: str | None
+
+
+@contextlib.contextmanager
+def ray_cluster(log_file: Path) -> Iterator[Cluster]:
+    """Join the cluster of RAY_ADDRESS or of `ray start`, else start one for the sweep's time."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    _log_to(log_file)
+    os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
+    project = str(Path(__file__).parents[1])
+    # Ray prints some warnings straight to stderr; those belong to the file, too.
+    with log_file.open("a") as chatter, contextlib.redirect_stderr(chatter):
+        context = ray.init(
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            include_dashboard=True,
+            configure_logging=False,
+            runtime_env=_runtime_env(project),
+        )
+        try:
+            resources = ray.cluster_resources()
+            gpus = int(resources.get("GPU", 0))
+            yield Cluster(
+                slots=gpus or int(resources.get("CPU", 0)),
+                has_gpu=gpus > 0,
+                dashboard=context.dashboard_url or None,
+            )
+        finally:
+            ray.shutdown()
+
+
+def _runtime_env(project: str) -> dict[str, object] | None:
+    """A joined cluster's processes do not inherit this process's environment."""
+    if "RAY_ADDRESS" not in os.environ and not _started_by_hand():
+        return None
+    return {"env_vars": {**ENVIRONMENT, "PYTHONPATH": project}}
+
+
+def _started_by_hand() -> bool:
+    from ray._private.utils import read_ray_address
+
+    return read_ray_address() is not None
+
+
+def check_slots(cluster: Cluster, workers: int, key: str) -> None:
+    """A trial that can never be placed would wait for ever."""
+    if workers > cluster.slots:
+        unit = "GPUs" if cluster.has_gpu else "CPU cores"
+        raise UserError(
+            f"`{key}` is {workers}, but the cluster has "
+            f"{cluster.slots} {unit}; lower it or add machines"
+        )
+
+
+def _log_to(path: Path) -> None:
+    """Ray's, Tune's and Python's warnings go to a file, not between the lines of the table."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("ray", "optuna", "py.warnings", "transformers"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")

@@ -1,0 +1,193 @@
+"""The configuration of a sweep: one YAML file, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from search_spaces.schema import SearchSpace
+from trainables.config import DEFAULT_CONFIG, PretrainConfig, Section, parse_config
+from trainables.errors import ConfigError, did_you_mean
+from trainables.metrics import OBJECTIVES
+from trainables.validation import apply_overrides, build, read_yaml
+from tuning.space import check_space
+
+PROJECT = Path(__file__).parents[1]
+DEFAULT_SPACE = PROJECT / "search_spaces" / "default.yaml"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+class _Search(Section):
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sampler.")
+
+
+class TPESearch(_Search):
+    """Tree-structured Parzen estimator, Optuna's default."""
+
+    type: Literal["tpe"] = "tpe"
+    startup_trials: int = Field(10, ge=0, description="Random trials before the model is used.")
+
+
+class RandomSearch(_Search):
+    """Independent draws."""
+
+    type: Literal["random"]
+
+
+class QMCSearch(_Search):
+    """A quasi-random sequence that fills the space evenly."""
+
+    type: Literal["qmc"]
+
+
+class CMAESSearch(_Search):
+    """Covariance matrix adaptation; categorical keys are drawn at random."""
+
+    type: Literal["cma_es"]
+
+
+class GPSearch(_Search):
+    """Gaussian process with expected improvement."""
+
+    type: Literal["gp"]
+
+
+Search = Annotated[
+    TPESearch | RandomSearch | QMCSearch | CMAESSearch | GPSearch, Field(discriminator="type")
+]
+
+
+class ASHA(Section):
+    """Asynchronous successive halving: rungs at grace_epochs x reduction_factor^k."""
+
+    type: Literal["asha"] = "asha"
+    grace_epochs: int = Field(1, ge=1, description="No trial stops before this epoch.")
+    reduction_factor: int = Field(3, ge=2, description="One of this many goes on at a rung.")
+
+
+class Median(Section):
+    """Stops a trial whose best value is worse than the median of the others' averages."""
+
+    type: Literal["median"]
+    grace_epochs: int = Field(1, ge=1, description="No trial stops before this epoch.")
+    min_trials: int = Field(3, ge=1, description="Trials to compare with, at least.")
+
+
+class NoScheduler(Section):
+    """Every trial runs to its end."""
+
+    type: Literal["none"]
+
+
+Scheduler = Annotated[ASHA | Median | NoScheduler, Field(discriminator="type")]
+
+
+class DedicatedExecution(Section):
+    """One Ray Train run per trial."""
+
+    type: Literal["dedicated"] = "dedicated"
+    workers_per_trial: int = Field(
+        1, ge=1, description="Workers of each trial; a GPU each, a core each without GPUs."
+    )
+
+
+class SweepConfig(Section):
+    """A sweep, whole."""
+
+    train: PretrainConfig
+    search_space: SearchSpace
+    search: Search = TPESearch()
+    scheduler: Scheduler = ASHA()
+    metric: str = Field("val_loss", description="The figure that is optimised.")
+    mode: Literal["min", "max"] = Field("min", description="Whether less or more is better.")
+    num_trials: int = Field(16, ge=1, description="Trials in all.")
+    max_concurrent: int | None = Field(
+        None, ge=1, description="Trials at a time; null: what the machine can hold."
+    )
+    execution: DedicatedExecution = DedicatedExecution()
+    storage: str = Field("sweeps", min_length=1, description="The directory of all sweeps.")
+    deterministic: bool | None = Field(
+        None, description="Suggestions in batches, bit-equal trials; null: on without a GPU."
+    )
+    log_wandb: bool = Field(False, description="One W&B run per trial.")
+
+
+@dataclass(frozen=True)
+class ResolvedSweep:
+    """A checked sweep and the directory it belongs to."""
+
+    name: str
+    config: SweepConfig
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.config.storage).absolute() / self.name
+
+
+def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
+    """Read a sweep's YAML (None: all defaults), apply overrides, check every key and value."""
+    source = str(path) if path else "default sweep"
+    base = path.parent if path else PROJECT
+    mapping = dict(read_yaml(path)) if path else {}
+    train, train_base, train_source = _part(
+        mapping.get("train"), DEFAULT_CONFIG, base, f"{source}: train"
+    )
+    space, _, space_source = _part(
+        mapping.get("search_space"), DEFAULT_SPACE, base, f"{source}: search_space"
+    )
+    mapping = apply_overrides({**mapping, "train": train, "search_space": space}, overrides)
+    if isinstance(mapping["search_space"], str):  # --set search_space=PATH
+        space, _, space_source = _part(mapping["search_space"], DEFAULT_SPACE, base, source)
+        mapping["search_space"] = space
+    if not isinstance(mapping["train"], Mapping):
+        raise ConfigError(f"{source}: `train` must be a mapping; change its values with --set")
+    checked = parse_config(mapping.pop("train"), source=train_source, base=train_base)
+    build(SearchSpace, mapping["search_space"], space_source)
+    config = build(SweepConfig, {**mapping, "train": checked}, source)
+    if config.metric not in OBJECTIVES:
+        hint = did_you_mean(config.metric, OBJECTIVES)
+        raise ConfigError(
+            f"{source}: `metric` is {config.metric!r}{hint}, but must be one of "
+            f"{', '.join(OBJECTIVES)}"
+        )
+    if config.metric == "field_accuracy" and not isinstance(config.scheduler, NoScheduler):
+        raise ConfigError(
+            f"{source}: `metric` is field_accuracy, which is only known at a trial's end; "
+            "set `scheduler: {type: none}`"
+        )
+    return config.model_copy(
+        update={"search_space": check_space(config.search_space, checked, space_source)}
+    )
+
+
+def check_name(name: str) -> str:
+    """A sweep's name becomes a directory, and must stay inside the storage."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"the name {name!r} cannot be used; letters, digits, `_`, `-` and `.` are allowed, up "
+            "to 100, the first a letter or digit"
+        )
+    return name
+
+
+def _part(value: Any, default: Path, base: Path, where: str) -> tuple[dict[str, Any], Path, str]:
+    """A mapping given in place or by path: (mapping, base of its relative paths, its name)."""
+    if isinstance(value, Mapping):
+        return dict(value), base, where
+    if value is None:
+        return read_yaml(default), default.parent, str(default)
+    if not isinstance(value, str):
+        raise ConfigError(f"{where} is {value!r}, but must be a path or a mapping")
+    path = next((p for p in (base / value, Path(value)) if p.exists()), Path(value))
+    return read_yaml(path), path.parent, str(path)
+
+
+def dump_sweep(config: SweepConfig) -> str:
+    """The resolved sweep as YAML that ``load_sweep`` reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

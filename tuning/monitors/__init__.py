@@ -1,0 +1,1 @@
+"""Ways to watch a sweep: the terminal, Ray metrics, Weights & Biases."""

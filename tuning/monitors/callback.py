@@ -1,0 +1,109 @@
+"""From Ray Tune's callbacks to events: written to the store, shown by the monitors."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from trainables.metrics import scalars
+from tuning.monitors.base import Monitor
+from tuning.schedulers import TIME_ATTRIBUTE
+from tuning.store import Event, EventLog, SweepRecord, now
+from tuning.trial import trial_name
+
+_log = logging.getLogger(__name__)
+
+
+class SweepCallback(Callback):
+    """The one place where a sweep's history is made."""
+
+    def __init__(
+        self, record: SweepRecord, log: EventLog, directory: Path, monitors: Sequence[Monitor]
+    ) -> None:
+        self._record = record
+        self._log = log
+        self._directory = directory
+        self._monitors = list(monitors)
+
+    def sweep_event(self, state: str, message: str = "") -> None:
+        self._emit({"event": "sweep", "state": state, "message": message})
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        for trial in trials:
+            if _trial_id(trial) not in self._record.trials:
+                self._emit_for(trial, "trial", params=trial.config["params"])
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self.on_step_begin(iteration, [trial])
+        self._emit_for(trial, "start")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if result.get("outcome") not in ("running", "finished"):
+            return  # an ending without a new epoch; on_trial_complete tells it
+        for key in (self._record.metric, TIME_ATTRIBUTE):
+            if key not in result and not (
+                result["outcome"] == "running" and key == "field_accuracy"
+            ):
+                raise RuntimeError(f"the report of {_trial_id(trial)} has no `{key}`")
+        self._emit_for(trial, "epoch", report=result, metrics=scalars(result))
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
+    ) -> None:
+        path = os.path.relpath(checkpoint.path, self._directory)
+        self._emit_for(trial, "checkpoint", path=path)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        result = trial.last_result or {}
+        outcome = result.get("outcome", "failed")
+        status = "stopped early" if outcome == "running" else outcome
+        self._emit_for(trial, "end", status=status, message=result.get("message", ""))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._emit_for(trial, "end", status="failed", message=_reason(trial))
+
+    def close(self) -> None:
+        for monitor in self._monitors:
+            monitor.close()
+        self._log.close()
+
+    def _emit_for(
+        self, trial: Trial, event: str, report: dict[str, Any] | None = None, **content: Any
+    ) -> None:
+        self._emit({"event": event, "trial_id": _trial_id(trial), **content}, report)
+
+    def _emit(self, event: Event, report: dict[str, Any] | None = None) -> None:
+        event["time"] = now()
+        self._log.write(event)
+        self._record.apply(event)
+        for monitor in list(self._monitors):
+            try:
+                monitor.on_event(self._record, event, report or {})
+            except Exception as error:  # noqa: BLE001 - watching must never end the sweep
+                _log.warning("%s stopped watching: %r", type(monitor).__name__, error)
+                self._monitors.remove(monitor)
+
+
+def _trial_id(trial: Trial) -> str:
+    return trial_name(trial.config["number"])
+
+
+def _reason(trial: Trial) -> str:
+    """The last line of the trial's error, which names what went wrong."""
+    error = trial.get_error()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else "the trial's process died"

@@ -1,0 +1,37 @@
+"""Every declared metric as a Ray gauge, labelled with sweep and trial, for the dashboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+from trainables.metrics import METRICS
+from tuning.store import Event, SweepRecord
+
+PREFIX = "encoder_"
+
+
+class GaugeMonitor:
+    """Ray exports a gauge ``encoder_x`` to Prometheus as ``ray_encoder_x``."""
+
+    def __init__(self, sweep: str) -> None:
+        self._sweep = sweep
+        self._gauges = {
+            metric.key: Gauge(
+                PREFIX + metric.key,
+                description=f"{metric.help} [{metric.unit}]" if metric.unit else metric.help,
+                tag_keys=("sweep", "trial"),
+            )
+            for metric in METRICS
+        }
+
+    def on_event(self, record: SweepRecord, event: Event, report: dict[str, Any]) -> None:
+        if event["event"] != "epoch":
+            return
+        tags = {"sweep": self._sweep, "trial": event["trial_id"]}
+        for key, value in event["metrics"].items():
+            self._gauges[key].set(float(value), tags=tags)
+
+    def close(self) -> None:
+        return

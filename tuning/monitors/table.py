@@ -1,0 +1,168 @@
+"""The sweep in the terminal: a live table, or plain lines where the output is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tuning.store import Event, SweepRecord, TrialRecord
+
+ENDED = ("finished", "stopped early", "diverged", "out of memory", "failed")
+MAX_ROWS = 24
+PLAIN_WIDTH = 140
+COLOURS = {
+    "running": "cyan",
+    "finished": "green",
+    "stopped early": "yellow",
+    "diverged": "red",
+    "out of memory": "red",
+    "failed": "red",
+}
+
+
+def make_console() -> Console:
+    """Standard output; where it is no terminal, wide enough for a row of the table."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def short_params(params: Mapping[str, Any]) -> str:
+    """``learning_rate 0.00123, dropout 0.2``, keys without their section."""
+    return ", ".join(f"{k.rpartition('.')[2]} {_shown(v)}" for k, v in params.items())
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def figure(value: Any, digits: int = 4) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+class TimeLeft:
+    """An estimate from the epochs done so far, and the share of them that trials needed."""
+
+    def __init__(self, num_epochs: int) -> None:
+        self._num_epochs = num_epochs
+        self._start = time.monotonic()
+        self._epochs_before: int | None = None
+
+    def seconds(self, record: SweepRecord) -> float | None:
+        done = sum(t.epoch for t in record.trials.values())
+        if self._epochs_before is None:
+            self._epochs_before = done
+        ended = [t for t in record.trials.values() if t.status in ENDED]
+        here = done - self._epochs_before
+        if not here or not ended:
+            return None
+        per_trial = sum(t.epoch for t in ended) / len(ended)
+        running = [t for t in record.trials.values() if t.status not in ENDED]
+        left = sum(max(per_trial - t.epoch, 1) for t in running)
+        left += per_trial * max(0, record.num_trials - len(record.trials))
+        return (time.monotonic() - self._start) / here * left
+
+
+def summary_line(record: SweepRecord, left: float | None) -> str:
+    ended = sum(t.status in ENDED for t in record.trials.values())
+    best = record.best()
+    line = f"{ended}/{record.num_trials} trials ended"
+    if best is not None:
+        line += f"; best {record.metric} {figure(record.value(best))} ({best.trial_id})"
+    if ended < record.num_trials:
+        line += f"; about {duration(left)} left" if left is not None else "; estimating time left"
+    return line
+
+
+def trial_table(record: SweepRecord, max_rows: int = MAX_ROWS) -> Table:
+    """All trials, or the running ones and the newest if there are more than fit."""
+    trials = list(record.trials.values())
+    running = [t for t in trials if t.status not in ENDED]
+    others = [t for t in trials if t.status in ENDED][-max(1, max_rows - len(running)) :]
+    shown = sorted({t.trial_id for t in [*running, *others]})
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("trial", "status"):
+        table.add_column(name, no_wrap=True)
+    for name in ("epoch", record.metric, "α", "retention"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("parameters")
+    for trial_id in shown:
+        table.add_row(*_row(record, record.trials[trial_id]))
+    return table
+
+
+def _row(record: SweepRecord, trial: TrialRecord) -> list[Text | str]:
+    metrics = trial.metrics
+    status = trial.described_status if trial.status == "stopped early" else trial.status
+    return [
+        trial.trial_id,
+        Text(status, style=COLOURS.get(trial.status, "")),
+        str(trial.epoch),
+        figure(metrics.get(record.metric)),
+        figure(metrics.get("gate_alpha"), 3),
+        figure(metrics.get("semantic_retention"), 3),
+        short_params(trial.params),
+    ]
+
+
+class TableMonitor:
+    """A live table on a terminal; otherwise one line per epoch and ending."""
+
+    def __init__(
+        self, record: SweepRecord, num_epochs: int, console: Console | None = None
+    ) -> None:
+        self._console = console or make_console()
+        self._num_epochs = num_epochs
+        self._left = TimeLeft(num_epochs)
+        self._record = record
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            self._live = Live(self._screen(), console=self._console, refresh_per_second=4)
+            self._live.start()
+
+    def on_event(self, record: SweepRecord, event: Event, report: dict[str, Any]) -> None:
+        self._record = record
+        if self._live is not None:
+            self._live.update(self._screen())
+        elif event["event"] in ("start", "epoch", "end"):
+            trial = record.trials[event["trial_id"]]
+            self._console.print(self._line(event, trial), soft_wrap=True, highlight=False)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _screen(self) -> Group:
+        return Group(
+            trial_table(self._record),
+            Text(summary_line(self._record, self._left.seconds(self._record)), style="bold"),
+        )
+
+    def _line(self, event: Event, trial: TrialRecord) -> str:
+        match event["event"]:
+            case "start":
+                return f"{trial.trial_id} started: {short_params(trial.params)}"
+            case "epoch":
+                m = trial.metrics
+                losses = ", ".join(f"{k} {figure(m.get(k))}" for k in ("train_loss", "val_loss"))
+                return (
+                    f"{trial.trial_id} epoch {trial.epoch}/{self._num_epochs}: {losses}, "
+                    f"α {figure(m.get('gate_alpha'))}, "
+                    f"retention {figure(m.get('semantic_retention'), 3)}"
+                )
+            case _:
+                left = self._left.seconds(self._record)
+                return (
+                    f"{trial.trial_id} {trial.described_status}. {summary_line(self._record, left)}"
+                )

@@ -1,0 +1,103 @@
+"""The background process that holds every W&B run: ``DIRECTORY PROJECT``, commands on stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from typing import Any
+from urllib.parse import urlparse
+
+import wandb
+
+NETWORK_SECONDS = 3.0
+
+
+def choose_mode() -> str:
+    """``WANDB_MODE`` if set; online with a key and a reachable server, else offline."""
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    settings = wandb.Settings()
+    has_key = bool(os.environ.get("WANDB_API_KEY")) or _key_in_netrc(settings.base_url)
+    return "online" if has_key and _reachable(settings.base_url) else "offline"
+
+
+def _key_in_netrc(url: str) -> bool:
+    import netrc
+
+    try:
+        return netrc.netrc().authenticators(urlparse(url).hostname or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _reachable(url: str) -> bool:
+    parts = urlparse(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), NETWORK_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+class Runs:
+    def __init__(self, directory: str, project: str) -> None:
+        self._directory = directory
+        self._project = project
+        self._mode = choose_mode()
+        self._runs: dict[str, Any] = {}
+        print(f"mode: {self._mode}", flush=True)
+
+    def obey(self, command: dict[str, Any]) -> None:
+        name = command["run"]
+        match command["do"]:
+            case "start":
+                self._finish(name, 1)  # an attempt before this one; offline runs cannot go on
+                self._runs[name] = wandb.init(
+                    project=self._project,
+                    dir=self._directory,
+                    name=name,
+                    group=command["group"],
+                    config=command["config"],
+                    mode=self._mode,  # type: ignore[arg-type]
+                    reinit="create_new",
+                    settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+                )
+            case "log":
+                self._log(name, command["series"], command["epoch"])
+            case "finish":
+                if name in self._runs:
+                    self._runs[name].summary["status"] = command["status"]
+                self._finish(name, 0)
+
+    def close(self) -> None:
+        for name in list(self._runs):
+            self._finish(name, 1)
+
+    def _log(self, name: str, series: dict[str, list[float]], epoch: dict[str, Any]) -> None:
+        run = self._runs[name]
+        first = epoch["step"] - len(next(iter(series.values()), [])) + 1
+        for i, values in enumerate(zip(*series.values(), strict=True)):
+            row = dict(zip(series, values, strict=True))
+            step = first + i
+            if step == epoch["step"]:
+                row = {**epoch, **row}
+            run.log(row, step=step)
+
+    def _finish(self, name: str, exit_code: int) -> None:
+        run = self._runs.pop(name, None)
+        if run is not None:
+            run.finish(exit_code=exit_code)
+
+
+def main() -> None:
+    runs = Runs(*sys.argv[1:3])
+    for line in sys.stdin:
+        runs.obey(json.loads(line))
+    runs.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""What the reading commands answer, as plain data and as text. No Ray, no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tuning.export import best_of
+from tuning.monitors.table import figure, short_params, trial_table
+from tuning.store import SweepRecord, TrialRecord, list_sweeps, read_sweep
+
+Answer = dict[str, Any] | list[dict[str, Any]]
+
+
+def list_answer(storage: Path) -> list[dict[str, Any]]:
+    return [
+        {"sweep": record.name, "state": record.state, "path": str(path)}
+        for path in list_sweeps(storage)
+        for record in (read_sweep(path),)
+    ]
+
+
+def status_answer(directory: Path) -> dict[str, Any]:
+    record = read_sweep(directory)
+    best = record.best()
+    return {
+        "sweep": record.name,
+        "state": record.state,
+        "message": record.message,
+        "path": str(directory),
+        "num_trials": record.num_trials,
+        "trials": record.counts(),
+        "best": _short(record, best) if best else None,
+    }
+
+
+def trials_answer(directory: Path) -> list[dict[str, Any]]:
+    record = read_sweep(directory)
+    return [
+        {
+            "trial_id": trial.trial_id,
+            "status": trial.status,
+            "message": trial.message,
+            "params": trial.params,
+            "metrics": trial.metrics,
+            "history": trial.history,
+        }
+        for trial in record.trials.values()
+    ]
+
+
+def best_answer(directory: Path) -> dict[str, Any]:
+    record = read_sweep(directory)
+    best, checkpoint = best_of(directory, record)
+    return {
+        **_short(record, best),
+        "metrics": best.metrics,
+        "status": best.status,
+        "checkpoint": str(checkpoint),
+    }
+
+
+def _short(record: SweepRecord, trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "trial_id": trial.trial_id,
+        "metric": record.metric,
+        "value": record.value(trial),
+        "params": trial.params,
+    }
+
+
+def show_list(storage: Path, console: Console) -> None:
+    answer = list_answer(storage)
+    if not answer:
+        console.print(f"no sweeps in {storage} yet; start one with `python run_tune.py launch`")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("sweep", "state", "path"):
+        table.add_column(name, overflow="fold")
+    for row in answer:
+        table.add_row(row["sweep"], row["state"], row["path"])
+    console.print(table)
+
+
+def show_status(directory: Path, console: Console) -> None:
+    answer = status_answer(directory)
+    message = f" ({answer['message']})" if answer["message"] else ""
+    console.print(f"sweep {answer['sweep']}: {answer['state']}{message}")
+    counts = ", ".join(f"{n} {status}" for status, n in answer["trials"].items()) or "none yet"
+    console.print(f"trials of {answer['num_trials']}: {counts}")
+    if answer["best"]:
+        best = answer["best"]
+        console.print(
+            f"best {best['metric']} {figure(best['value'])}: {best['trial_id']}, "
+            f"{short_params(best['params'])}"
+        )
+    if answer["state"] == "interrupted":
+        console.print(f"resume: python run_tune.py resume {answer['sweep']}")
+
+
+def show_trials(directory: Path, console: Console) -> None:
+    record = read_sweep(directory)
+    console.print(trial_table(record, max_rows=len(record.trials) + 1))
+    for trial in record.trials.values():
+        if trial.message:
+            console.print(f"{trial.trial_id}: {trial.described_status}", soft_wrap=True)
+
+
+def show_best(directory: Path, console: Console) -> None:
+    answer = best_answer(directory)
+    console.print(f"{answer['trial_id']}: {answer['metric']} {figure(answer['value'])}")
+    for key, value in answer["params"].items():
+        console.print(f"  {key} = {value}")
+    metrics = ", ".join(f"{k} {figure(v)}" for k, v in answer["metrics"].items())
+    console.print(f"metrics: {metrics}", soft_wrap=True)
+    console.print(f"checkpoint: {answer['checkpoint']}", soft_wrap=True)
+
+
+def show_summary(record: SweepRecord, directory: Path, storage: Path, console: Console) -> None:
+    """The last screen of a sweep: what came out and what to do with it."""
+    console.print()
+    console.print(trial_table(record, max_rows=len(record.trials) + 1))
+    counts = ", ".join(f"{n} {status}" for status, n in record.counts().items())
+    message = f": {record.message}" if record.message else ""
+    console.print(f"\nSweep {record.name} {record.state}{message}. Trials: {counts}.")
+    where = "" if storage == Path("sweeps") else f" --storage {storage}"
+    if record.state != "finished":
+        console.print(
+            f"Resume:      python run_tune.py resume {record.name}{where}", soft_wrap=True
+        )
+    best = record.best()
+    if best is None:
+        return
+    accuracy = best.metrics.get("field_accuracy")
+    extra = f", field accuracy {figure(accuracy, 3)}" if accuracy is not None else ""
+    console.print(
+        f"Best:        {best.trial_id}, {record.metric} {figure(record.value(best))}{extra}"
+    )
+    for key, value in best.params.items():
+        console.print(f"             {key} = {value}")
+    lines = {
+        "Checkpoint": directory / str(best.checkpoint),
+        "Exported": directory / "best",
+        "Load it": f'ResourceEncoder.from_pretrained("{directory / "best"}")',
+        "Look closer": f"python run_tune.py trials {record.name}{where}",
+    }
+    for label, text in lines.items():
+        console.print(f"{label + ':':12} {text}", soft_wrap=True, highlight=False)

@@ -1,0 +1,119 @@
+"""Search spaces applied: checked against a training configuration, drawn from, filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
+from trainables.config import PretrainConfig
+from trainables.errors import ConfigError, UserError, did_you_mean
+from trainables.llm.location import check_heads, hidden_size, local_directory
+from trainables.validation import build, set_dotted
+
+HEADS = "model.num_attention_heads"
+SECTIONS = ("model", "training")
+# What every trial of a sweep must share: the frozen LLM and where it comes from.
+SHARED = ("model.llm_model", "model.cache_dir", "model.trust_remote_code", "training.precision")
+MAX_HEADS = 32
+MIN_HEAD_SIZE = 8
+
+
+class Draw(Protocol):
+    """The part of an Optuna trial that a search space needs."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+def searchable_keys() -> list[str]:
+    """Every dotted key of a training that may vary between trials."""
+    return [
+        f"{section}.{key}"
+        for section in SECTIONS
+        for key in PretrainConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        if f"{section}.{key}" not in SHARED
+    ]
+
+
+def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> SearchSpace:
+    """Every key must exist, every bound and choice be valid; ``choices: auto`` is filled in."""
+    known = searchable_keys()
+    filled: dict[str, Range] = {}
+    for key, spec in space.root.items():
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise ConfigError(
+                f"{source}: `{key}` cannot be searched{hint}; searchable: {', '.join(known)}"
+            )
+        if isinstance(spec, Choice) and spec.choices == "auto":
+            spec = spec.model_copy(update={"choices": _auto_choices(key, config, source)})
+        for value in spec.extremes():
+            with_params(config, {key: value}, f"{source}: search space")
+            if key == HEADS:
+                _check_heads(int(value), config, f"{source}: a choice of `{key}`")
+        filled[key] = spec
+    if HEADS not in filled:
+        _check_heads(config.model.num_attention_heads, config, f"`{HEADS}`")
+    return SearchSpace(filled)
+
+
+def with_params(config: PretrainConfig, params: Mapping[str, Any], where: str) -> PretrainConfig:
+    """The configuration of one trial."""
+    mapping = config.model_dump()
+    for key, value in params.items():
+        set_dotted(mapping, key.split("."), value, where)
+    return build(PretrainConfig, mapping, where)
+
+
+def draw(space: SearchSpace, trial: Draw) -> dict[str, Any]:
+    """One point of the space; the only place where inclusive bounds meet the sampler's."""
+    params: dict[str, Any] = {}
+    for key, spec in space.root.items():
+        if spec.when and any(params.get(other) != value for other, value in spec.when.items()):
+            continue
+        match spec:
+            case FloatRange():
+                value: Any = trial.suggest_float(
+                    key, spec.low, spec.high, step=spec.step, log=spec.log
+                )
+            case IntRange():
+                value = trial.suggest_int(key, spec.low, spec.high, step=spec.step, log=spec.log)
+            case Choice():
+                value = trial.suggest_categorical(key, spec.choices)
+            case Fixed():
+                value = spec.value
+        params[key] = value
+    return params
+
+
+def _llm_hidden_size(config: PretrainConfig) -> int | None:
+    directory = local_directory(config.model)
+    return hidden_size(directory) if directory else None
+
+
+def _check_heads(heads: int, config: PretrainConfig, where: str) -> None:
+    size = _llm_hidden_size(config)
+    if size is not None:
+        check_heads(heads, size, where)
+
+
+def _auto_choices(key: str, config: PretrainConfig, source: str) -> list[int]:
+    """Powers of two that divide D and leave each head at least 8 dimensions."""
+    if key != HEADS:
+        raise ConfigError(f"{source}: `choices: auto` is for `{HEADS}` only; list the choices")
+    size = _llm_hidden_size(config)
+    if size is None:
+        raise UserError(
+            f"{source}: `{HEADS}: choices: auto` needs the LLM's hidden size, but "
+            f"`{config.model.llm_model}` is not in the cache `{config.model.cache_dir}` yet; run "
+            f"`hf download {config.model.llm_model} --cache-dir {config.model.cache_dir}` first, "
+            "or list the choices"
+        )
+    powers = [2**i for i in range(MAX_HEADS.bit_length()) if 2**i <= MAX_HEADS]
+    return [h for h in powers if size % h == 0 and size // h >= MIN_HEAD_SIZE] or [1]

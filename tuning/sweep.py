@@ -1,0 +1,283 @@
+"""A sweep from its first second to its last: prepare, search, watch, finish."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune import PlacementGroupFactory, ResultGrid
+from ray.tune.experiment import Trial
+from ray.tune.search import ConcurrencyLimiter
+
+from trainables.config import PretrainConfig
+from trainables.data.dataset import SharedInputs
+from trainables.data.reading import read_data
+from trainables.errors import UserError
+from trainables.files import file_digest, write_text
+from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+from trainables.llm.location import check_heads
+from trainables.preparation import embed_tools, prepare_inputs
+from trainables.sharing import put_inputs
+from tuning.cluster import Cluster, check_slots, ray_cluster
+from tuning.config import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
+from tuning.export import export_best
+from tuning.monitors.base import Monitor
+from tuning.monitors.callback import SweepCallback
+from tuning.monitors.gauges import GaugeMonitor
+from tuning.monitors.table import TableMonitor
+from tuning.monitors.wandb import WandbMonitor
+from tuning.schedulers import make_scheduler
+from tuning.search import OptunaSearcher, export_study
+from tuning.store import (
+    CONFIG_FILE,
+    EventLog,
+    SweepLock,
+    SweepRecord,
+    now,
+    read_manifest,
+    read_sweep,
+    write_manifest,
+)
+from tuning.trial import DedicatedTrial, trial_name
+
+TUNE_DIR = "tune"
+TRAIN_RUNS_DIR = "train_runs"
+TRAINABLE_NAME = "pretrain_encoder"
+TRIAL_RESTARTS = 2
+CHECKPOINTS_PER_TRIAL = 2
+# A trial's driver only waits and forwards: it must not take from what the workers need.
+DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
+PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb")
+Say = Callable[[str], None]
+
+
+def launch(sweep: ResolvedSweep, say: Say) -> SweepRecord:
+    """Run a new sweep to its end; ``sweep`` has been checked, its directory does not exist."""
+    directory = sweep.directory
+    inputs_source = sweep.config.train.data
+    create_directory(sweep)
+    with _locked(directory):
+        config = load_sweep(directory / CONFIG_FILE)
+        say(f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {directory}")
+        say(f"      tools {inputs_source.tool_registry}, table {inputs_source.profiling_data}")
+        record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
+        return _run(directory, config, record, resume=False, say=say)
+
+
+def resume(directory: Path, say: Say) -> SweepRecord:
+    """Go on with an interrupted sweep, from Ray's checkpoints and the searcher's state."""
+    config = load_sweep(directory / CONFIG_FILE)
+    with _locked(directory):
+        record = read_sweep(directory)
+        say(f"[1/4] Sweep {record.name}: going on where it was, in {directory}")
+        started = any((directory / TUNE_DIR).glob("experiment_state-*.json"))
+        return _run(directory, config, record, resume=started, say=say)
+
+
+def results(directory: Path) -> ResultGrid:
+    """Ray Tune's own view of a sweep, its checkpoints included."""
+    manifest = read_manifest(directory)
+    return ResultGrid(
+        tune.ExperimentAnalysis(
+            str(directory / TUNE_DIR),
+            default_metric=manifest["metric"],
+            default_mode=manifest["mode"],
+        )
+    )
+
+
+def create_directory(sweep: ResolvedSweep) -> None:
+    """The sweep's directory with copies of its inputs, whole or not at all."""
+    directory, config = sweep.directory, sweep.config
+    aside = directory.with_name(f".{directory.name}.aside-{os.getpid()}")
+    data = config.train.data
+    copies = {"tool_registry": "inputs/tools.json", "profiling_data": "inputs/profiling.csv"}
+    try:
+        (aside / "inputs").mkdir(parents=True)
+        for key, copy in copies.items():
+            shutil.copyfile(getattr(data, key), aside / copy)
+        portable = _portable(config, copies)
+        write_text(aside / CONFIG_FILE, dump_sweep(portable))
+        write_manifest(aside, _manifest(sweep, aside))
+        aside.rename(directory)
+    except FileExistsError:
+        raise UserError(f"the name `{sweep.name}` is already used: {directory}") from None
+    except OSError as error:
+        raise UserError(f"`storage`: {directory} cannot be written: {error}") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _portable(config: SweepConfig, copies: dict[str, str]) -> SweepConfig:
+    """Data paths below the sweep's directory; the cache relative to the working directory."""
+    cache = Path(config.train.model.cache_dir)
+    if cache.is_relative_to(Path.cwd()):
+        cache = cache.relative_to(Path.cwd())
+    model = config.train.model.model_copy(update={"cache_dir": str(cache)})
+    data = config.train.data.model_copy(update=copies)
+    train = config.train.model_copy(update={"model": model, "data": data})
+    return config.model_copy(update={"train": train})
+
+
+def _manifest(sweep: ResolvedSweep, directory: Path) -> dict[str, Any]:
+    inputs = sorted((directory / "inputs").iterdir())
+    return {
+        "name": sweep.name,
+        "created": now(),
+        "metric": sweep.config.metric,
+        "mode": sweep.config.mode,
+        "num_trials": sweep.config.num_trials,
+        "num_epochs": sweep.config.train.training.num_epochs,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "inputs": {path.name: file_digest(path) for path in inputs},
+    }
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Any:
+    lock = SweepLock(directory)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(
+    directory: Path, config: SweepConfig, record: SweepRecord, *, resume: bool, say: Say
+) -> SweepRecord:
+    say("[2/4] Frozen LLM, tool embeddings, target texts: once for all trials")
+    inputs = prepare(config.train, say)
+    with ray_cluster(directory / "logs" / "ray.log") as cluster:
+        check_slots(cluster, config.execution.workers_per_trial, "execution.workers_per_trial")
+        concurrent = _concurrency(config, cluster)
+        say(f"[3/4] Ray: {_resources(cluster)}, {concurrent} trials at a time")
+        if cluster.dashboard:
+            say(f"      dashboard http://{cluster.dashboard} (token: run `ray get-auth-token`)")
+        say("[4/4] Trials")
+        callback = SweepCallback(
+            record, EventLog(directory), directory, _monitors(directory, config, record, inputs)
+        )
+        searcher = OptunaSearcher(config.search_space, config.search, config.metric, config.mode)
+        try:
+            callback.sweep_event("running")
+            _tune(directory, config, cluster, concurrent, searcher, callback, inputs, resume)
+            ended = _outcome(record)
+            callback.sweep_event(*ended)
+        finally:
+            callback.close()
+            shutil.rmtree(directory / TRAIN_RUNS_DIR, ignore_errors=True)
+    export_study(searcher.study, directory / "study.journal", record.name)
+    if record.best() is not None:
+        export_best(directory, record, directory / "best", replace=True)
+    return record
+
+
+def prepare(config: PretrainConfig, say: Say) -> SharedInputs:
+    """Read the data, load the LLM once, embed the tools, tokenise the texts."""
+    data = read_data(config)
+    device = select_device()
+    llm = FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
+    check_heads(config.model.num_attention_heads, llm.hidden_size, "`model.num_attention_heads`")
+    embeddings = embed_tools(llm, config, data.tools, say)
+    say(f"      embeddings {list(embeddings.shape)}, {len(data.rows)} configurations")
+    return prepare_inputs(llm, data, embeddings)
+
+
+def _tune(
+    directory: Path,
+    config: SweepConfig,
+    cluster: Cluster,
+    concurrent: int,
+    searcher: OptunaSearcher,
+    callback: SweepCallback,
+    inputs: SharedInputs,
+    resume: bool,
+) -> None:
+    deterministic = config.deterministic
+    if deterministic is None:
+        deterministic = not cluster.has_gpu
+    training = config.train.training.model_copy(update={"deterministic": deterministic})
+    trial = DedicatedTrial(
+        config.train.model_copy(update={"training": training}),
+        put_inputs(inputs),
+        config.execution.workers_per_trial,
+        directory / TRAIN_RUNS_DIR,
+    )
+
+    def pretrain_encoder(suggestion: dict[str, Any]) -> None:
+        trial(suggestion)
+
+    tune.register_trainable(TRAINABLE_NAME, pretrain_encoder)
+    tune.run(
+        TRAINABLE_NAME,
+        name=TUNE_DIR,
+        storage_path=str(directory),
+        metric=config.metric,
+        mode=config.mode,
+        num_samples=config.num_trials,
+        resources_per_trial=PlacementGroupFactory([DRIVER_RESOURCES]),
+        search_alg=ConcurrencyLimiter(searcher, max_concurrent=concurrent, batch=deterministic),
+        scheduler=make_scheduler(config.scheduler, training.num_epochs),
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=CHECKPOINTS_PER_TRIAL),
+        max_failures=TRIAL_RESTARTS,
+        raise_on_failed_trial=False,
+        callbacks=[callback],
+        trial_name_creator=_name,
+        trial_dirname_creator=_name,
+        resume="AUTO+ERRORED" if resume else None,
+        verbose=0,
+    )
+
+
+def _name(trial: Trial) -> str:
+    return trial_name(trial.config["number"])
+
+
+def _concurrency(config: SweepConfig, cluster: Cluster) -> int:
+    fits = cluster.slots // config.execution.workers_per_trial
+    return max(1, min(fits, config.max_concurrent or fits, config.num_trials))
+
+
+def _resources(cluster: Cluster) -> str:
+    return f"{cluster.slots} {'GPUs' if cluster.has_gpu else 'CPU cores, no GPU'}"
+
+
+def _monitors(
+    directory: Path, config: SweepConfig, record: SweepRecord, inputs: SharedInputs
+) -> list[Monitor]:
+    monitors: list[Monitor] = [
+        TableMonitor(record, config.train.training.num_epochs),
+        GaugeMonitor(record.name),
+    ]
+    if config.log_wandb:
+        monitors.append(
+            WandbMonitor(
+                directory / "wandb_runs",
+                config.train.logging.wandb_project,
+                record.name,
+                json.loads(config.train.model_dump_json()),
+                len(inputs.tool_names),
+                inputs.hidden_size,
+            )
+        )
+    return monitors
+
+
+def _outcome(record: SweepRecord) -> tuple[str, str]:
+    """The state a sweep ends in, and why."""
+    ended = [t for t in record.trials.values() if t.ended is not None]
+    if len(ended) < record.num_trials:
+        return "interrupted", f"{len(ended)} of {record.num_trials} trials ended"
+    if all(t.status == "failed" for t in ended):
+        return "failed", f"all trials failed; the first: {ended[0].message}"
+    return "finished", ""

@@ -1,0 +1,218 @@
+"""The command ``train``: one encoder, with numbered stages, a progress bar and checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from trainables.checkpoint import (
+    checkpoints,
+    load_checkpoint,
+    newest_whole,
+    prune,
+    read_meta,
+    save_checkpoint,
+)
+from trainables.config import PretrainConfig, load_config
+from trainables.data.dataset import SharedInputs
+from trainables.errors import UserError
+from trainables.files import new_directory
+from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+from trainables.llm.location import check_heads
+from trainables.metrics import scalars
+from trainables.preparation import embed_tools, prepare_inputs
+from trainables.pretraining import Pretraining
+from trainables.run import DeviceInputs, Run
+from tuning.checks import check_train
+from tuning.monitors.table import duration
+from tuning.monitors.wandb import WandbProcess, run_config
+
+KEEP_CHECKPOINTS = 2
+Report = dict[str, Any]
+
+
+def train(
+    path: Path, overrides: Sequence[str], resume: bool, workers: int, log_wandb: bool
+) -> None:
+    """Train one encoder to its end.
+
+    Raises UserError for input that cannot be used, before anything is created, and
+    TrialEndedError if the training diverges or runs out of memory.
+    """
+    config = load_config(path, overrides)
+    out = Path(config.logging.output_dir)
+    data = check_train(config)
+    starting_point = _starting_point(out, resume)
+    if workers < 1:
+        raise UserError(f"--workers is {workers}, but must be at least 1")
+    print(f"[1/5] Configuration and data: {len(data.tools)} tools, {len(data.rows)} rows")
+    print(f"[2/5] Semantic encoder: frozen LLM {config.model.llm_model}", flush=True)
+    start = time.perf_counter()
+    device = select_device()
+    llm = FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
+    check_heads(config.model.num_attention_heads, llm.hidden_size, "`model.num_attention_heads`")
+    embeddings = embed_tools(llm, config, data.tools, print)
+    inputs = prepare_inputs(llm, data, embeddings)
+    pretraining = Pretraining(config, DeviceInputs(inputs, device), llm)
+    _describe_encoder(pretraining.run, time.perf_counter() - start)
+    _describe_texts(inputs)
+    _describe_optimisation(pretraining.run, llm, workers)
+    history: list[Report] = []
+    if starting_point is not None:
+        history = load_checkpoint(starting_point, pretraining.run)
+        print(f"      going on from {starting_point}")
+    print(f"[5/5] Training, checkpoints in {out}", flush=True)
+    if workers == 1:
+        reports = _reports_here(pretraining, out, history)
+    else:
+        reports = _reports_of_workers(config, inputs, workers, out, starting_point)
+    wandb = _start_wandb(config, pretraining.run) if log_wandb else None
+    try:
+        _follow(reports, config, history, wandb)
+    finally:
+        if wandb is not None:
+            wandb.close()
+    print(f"best checkpoint: {_best_checkpoint(out)}")
+
+
+def _starting_point(out: Path, resume: bool) -> Path | None:
+    if resume:
+        return newest_whole(out)
+    if checkpoints(out):
+        raise UserError(
+            f"{out} already holds checkpoints; go on with --resume, or give another --output_dir"
+        )
+    nearest = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--output_dir {out}: {nearest} is not a directory")
+    return None
+
+
+def _describe_encoder(run: Run, seconds: float) -> None:
+    encoder = run.encoder
+    trainable = sum(p.numel() for p in encoder.get_trainable_parameters())
+    print(f"      embeddings: {encoder.semantic_encoder.tool_semantic_embeddings.shape}")
+    print(f"      number of tools: {encoder.num_tools}")
+    print(f"      hidden size: {encoder.hidden_size}")
+    print(f"      trainable parameters: {trainable:,}")
+    print(f"      Gate alpha initialized to: {encoder.get_gate_value():.6f}")
+    print(f"      ready after {seconds:.1f} s")
+
+
+def _describe_texts(inputs: SharedInputs) -> None:
+    templates, longest = inputs.token_ids.shape[1:]
+    print(
+        f"[3/5] Target texts: {len(inputs.train_rows)} for training, {len(inputs.val_rows)} held "
+        f"out, {templates} templates, at most {longest} tokens"
+    )
+
+
+def _describe_optimisation(run: Run, llm: FrozenLLM, workers: int) -> None:
+    training = run.config.training
+    print(
+        f"[4/5] Optimisation: {run.total_steps} steps of {training.batch_size}, learning rate "
+        f"{training.learning_rate:g} (gate x {training.gate_lr_multiplier:g}), "
+        f"{training.scheduler}; {llm.device}, LLM in {str(llm.dtype).removeprefix('torch.')}, "
+        f"{workers} worker{'s' if workers > 1 else ''}"
+    )
+
+
+def _reports_here(pretraining: Pretraining, out: Path, history: list[Report]) -> Iterator[Report]:
+    """Train in this process, with a bar per step and a checkpoint per epoch."""
+    run = pretraining.run
+    with tqdm(
+        total=run.total_steps, initial=run.step, unit="step", dynamic_ncols=True, disable=None
+    ) as bar:
+
+        def show(run: Run) -> None:
+            losses = run.series.loss
+            bar.set_postfix_str(
+                f"loss {losses[-1]:.4f}, avg_loss {sum(losses) / len(losses):.4f}, "
+                f"lr {run.series.learning_rate[-1]:.2e}, α {run.series.gate_alpha[-1]:.4f}",
+                refresh=False,
+            )
+            bar.update()
+
+        pretraining.on_step = show
+        for report in pretraining.reports():
+            save_checkpoint(out, run, [*history, scalars(report)])
+            prune(out, KEEP_CHECKPOINTS, _best_checkpoint(out))
+            yield report
+
+
+def _reports_of_workers(
+    config: PretrainConfig, inputs: SharedInputs, workers: int, out: Path, start: Path | None
+) -> Iterator[Report]:
+    """Train in several Ray Train workers; their checkpoints are brought to ``out``."""
+    from trainables.ray_train import WorkerSettings
+    from trainables.sharing import put_inputs
+    from tuning.cluster import check_slots, ray_cluster
+    from tuning.trial import train_and_forward
+
+    out.mkdir(parents=True, exist_ok=True)
+    with ray_cluster(out / "logs" / "ray.log") as cluster:
+        check_slots(cluster, workers, "--workers")
+        settings = WorkerSettings(config, put_inputs(inputs), str(start) if start else None)
+        train_runs = (out / "train_runs").absolute()
+        for report, checkpoint in train_and_forward(settings, "train", train_runs, workers):
+            if checkpoint is not None:
+                target = out / f"checkpoint_{report['epoch']:06d}"
+                new_directory(target, partial(_copy_files, Path(checkpoint)))
+                prune(out, KEEP_CHECKPOINTS, _best_checkpoint(out))
+            yield report
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def _follow(
+    reports: Iterator[Report],
+    config: PretrainConfig,
+    history: list[Report],
+    wandb: WandbProcess | None,
+) -> None:
+    """One line per epoch, with an estimate of the time left."""
+    start, epochs = time.perf_counter(), config.training.num_epochs
+    done_before = len(history)
+    for report in reports:
+        if report.get("outcome", "running") not in ("running", "finished"):
+            raise UserError(f"training ended: {report['outcome']}: {report['message']}")
+        history.append(scalars(report))
+        if wandb is not None:
+            wandb.log(config.logging.output_dir, report)
+        per_epoch = (time.perf_counter() - start) / (len(history) - done_before)
+        left = (
+            "" if report["last"] else f" - {duration(per_epoch * (epochs - report['epoch']))} left"
+        )
+        tqdm.write(
+            f"Epoch {report['epoch']}/{epochs} - Train Loss: {report['train_loss']:.4f} - "
+            f"Gate α: {report['gate_alpha']:.4f} - Val Loss: {report['val_loss']:.4f} - "
+            f"Retention: {report['semantic_retention']:.4f}{left}"
+        )
+        if "field_accuracy" in report:
+            tqdm.write(f"field accuracy on held-out configurations: {report['field_accuracy']:.4f}")
+    if wandb is not None:
+        wandb.finish(config.logging.output_dir, "finished")
+
+
+def _start_wandb(config: PretrainConfig, run: Run) -> WandbProcess:
+    process = WandbProcess(
+        Path(config.logging.output_dir) / "wandb_runs", config.logging.wandb_project
+    )
+    shape = (run.encoder.num_tools, run.encoder.hidden_size)
+    name = config.logging.output_dir
+    process.start(name, "train", run_config(config.model_dump(), *shape, {}))
+    return process
+
+
+def _best_checkpoint(out: Path) -> Path | None:
+    """The checkpoint with the lowest val_loss among those kept."""
+    kept = [(read_meta(path)["metrics"]["val_loss"], path) for path in checkpoints(out)]
+    return min(kept)[1] if kept else None
