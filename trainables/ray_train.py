@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-from ray.train.v2.api.callback import UserCallback
 
 from trainables.config import PretrainConfig
 from trainables.errors import TrialEndedError
@@ -86,7 +85,7 @@ def make_trainer(
     name: str,
     storage_path: str,
     workers: int,
-    callbacks: list[UserCallback],
+    callbacks: Sequence[Any],
 ) -> TorchTrainer:
     """A Ray Train run of ``workers`` workers, one GPU each where the cluster has them."""
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -104,7 +103,7 @@ def make_trainer(
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=storage_path,
-            callbacks=callbacks,
+            callbacks=list(callbacks),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             failure_config=ray.train.FailureConfig(
                 max_failures=WORKER_RESTARTS, controller_failure_limit=CONTROLLER_RESTARTS

@@ -16,7 +16,12 @@ from trainables.data.dataset import check_sizes
 from trainables.data.reading import CheckedData, read_data
 from trainables.data.templates import TEMPLATES, describe
 from trainables.errors import ConfigError, UserError
-from trainables.llm.location import hidden_size, local_directory
+from trainables.llm.location import (
+    check_available,
+    check_heads,
+    hidden_size,
+    local_directory,
+)
 from trainables.models.features import NUM_FEATURES
 from trainables.models.resource_mlp import HIDDEN_SIZE
 from tuning.config import ASHA, ResolvedSweep, SweepConfig
@@ -45,6 +50,7 @@ class Cost:
 def check_sweep(sweep: ResolvedSweep) -> CheckedData:
     """Read the data, check batch sizes, name and storage; nothing is created."""
     config = sweep.config
+    check_available(config.train.model)
     data = read_data(config.train)
     for size in _batch_sizes(config.search_space):
         check_sizes(data.train_rows, data.val_rows, size)
@@ -168,8 +174,7 @@ def _matmul_rate() -> float:
 
 def check_train(config: PretrainConfig) -> CheckedData:
     """The checks of ``train``: the data, and the heads where the LLM is at hand."""
-    from trainables.llm.location import check_heads
-
+    check_available(config.model)
     data = read_data(config)
     directory = local_directory(config.model)
     if directory is not None:

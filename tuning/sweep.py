@@ -27,8 +27,9 @@ from trainables.llm.location import check_heads
 from trainables.preparation import embed_tools, prepare_inputs
 from trainables.sharing import put_inputs
 from tuning.cluster import Cluster, check_slots, ray_cluster
-from tuning.config import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
+from tuning.config import NoScheduler, ResolvedSweep, SweepConfig, dump_sweep, load_sweep
 from tuning.export import export_best
+from tuning.mailbox import open_mailbox
 from tuning.monitors.base import Monitor
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
@@ -46,7 +47,7 @@ from tuning.store import (
     read_sweep,
     write_manifest,
 )
-from tuning.trial import DedicatedTrial, trial_name
+from tuning.trial import DedicatedTrial, TrialSettings, trial_name
 
 TUNE_DIR = "tune"
 TRAIN_RUNS_DIR = "train_runs"
@@ -207,17 +208,18 @@ def _tune(
     if deterministic is None:
         deterministic = not cluster.has_gpu
     training = config.train.training.model_copy(update={"deterministic": deterministic})
-    trial = DedicatedTrial(
+    # A batch waits for its slowest trial. That buys repeatable suggestions only where nothing else
+    # depends on the order of arrival, as early stopping does.
+    in_batches = deterministic and isinstance(config.scheduler, NoScheduler)
+    settings = TrialSettings(
         config.train.model_copy(update={"training": training}),
         put_inputs(inputs),
+        open_mailbox(),
         config.execution.workers_per_trial,
         directory / TRAIN_RUNS_DIR,
     )
-
-    def pretrain_encoder(suggestion: dict[str, Any]) -> None:
-        trial(suggestion)
-
-    tune.register_trainable(TRAINABLE_NAME, pretrain_encoder)
+    trainable = tune.with_parameters(DedicatedTrial, settings=settings)
+    tune.register_trainable(TRAINABLE_NAME, trainable)
     tune.run(
         TRAINABLE_NAME,
         name=TUNE_DIR,
@@ -226,9 +228,11 @@ def _tune(
         mode=config.mode,
         num_samples=config.num_trials,
         resources_per_trial=PlacementGroupFactory([DRIVER_RESOURCES]),
-        search_alg=ConcurrencyLimiter(searcher, max_concurrent=concurrent, batch=deterministic),
+        search_alg=ConcurrencyLimiter(searcher, max_concurrent=concurrent, batch=in_batches),
         scheduler=make_scheduler(config.scheduler, training.num_epochs),
-        checkpoint_config=tune.CheckpointConfig(num_to_keep=CHECKPOINTS_PER_TRIAL),
+        checkpoint_config=tune.CheckpointConfig(
+            num_to_keep=CHECKPOINTS_PER_TRIAL, checkpoint_frequency=1
+        ),
         max_failures=TRIAL_RESTARTS,
         raise_on_failed_trial=False,
         callbacks=[callback],

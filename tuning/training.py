@@ -153,19 +153,25 @@ def _reports_of_workers(
     from trainables.ray_train import WorkerSettings
     from trainables.sharing import put_inputs
     from tuning.cluster import check_slots, ray_cluster
-    from tuning.trial import train_and_forward
+    from tuning.mailbox import open_mailbox
+    from tuning.trial import TrainRun
 
     out.mkdir(parents=True, exist_ok=True)
     with ray_cluster(out / "logs" / "ray.log") as cluster:
         check_slots(cluster, workers, "--workers")
         settings = WorkerSettings(config, put_inputs(inputs), str(start) if start else None)
         train_runs = (out / "train_runs").absolute()
-        for report, checkpoint in train_and_forward(settings, "train", train_runs, workers):
-            if checkpoint is not None:
-                target = out / f"checkpoint_{report['epoch']:06d}"
-                new_directory(target, partial(_copy_files, Path(checkpoint)))
-                prune(out, KEEP_CHECKPOINTS, _best_checkpoint(out))
-            yield report
+        run = TrainRun(settings, "train", train_runs, workers, open_mailbox())
+        try:
+            for report, checkpoint in run.reports():
+                if checkpoint is not None:
+                    target = out / f"checkpoint_{report['epoch']:06d}"
+                    new_directory(target, partial(_copy_files, Path(checkpoint)))
+                    prune(out, KEEP_CHECKPOINTS, _best_checkpoint(out))
+                yield report
+        finally:
+            run.close()
+            shutil.rmtree(train_runs, ignore_errors=True)
 
 
 def _copy_files(source: Path, target: Path) -> None:

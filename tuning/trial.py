@@ -2,107 +2,176 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.train import Checkpoint as TrainCheckpoint
+from ray.actor import ActorHandle
+from ray.train import Checkpoint
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2.api.callback import UserCallback
-from ray.util.queue import Empty, Queue
 
 from trainables.config import PretrainConfig
 from trainables.ray_train import WorkerSettings, make_trainer
 from tuning.space import with_params
 
-POLL_SECONDS = 0.05
-
-
-class ForwardReports(UserCallback):
-    """Sends every report, with the checkpoint's path, from the Train controller to the trial."""
-
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-
-    def after_report(
-        self,
-        run_context: TrainRunContext,
-        metrics: list[dict[str, Any]],
-        checkpoint: TrainCheckpoint | None,
-    ) -> None:
-        self._queue.put((metrics[0], checkpoint.path if checkpoint else None))
-
-
-class DedicatedTrial:
-    """``tune.run``'s trainable: builds the trial's trainer and forwards what it reports.
-
-    Ray's own forwarding hides checkpoints from Tune; here each report reaches Tune together with
-    its checkpoint, so that restore, PBT and ``ResultGrid`` see what is really there.
-    """
-
-    def __init__(
-        self,
-        config: PretrainConfig,
-        inputs: ray.ObjectRef,
-        workers: int,
-        train_runs: Path,
-    ) -> None:
-        self._config = config
-        self._inputs = inputs
-        self._workers = workers
-        self._train_runs = train_runs
-
-    def __call__(self, suggestion: dict[str, Any]) -> None:
-        name = trial_name(suggestion["number"])
-        checkpoint = tune.get_checkpoint()
-        settings = WorkerSettings(
-            with_params(self._config, suggestion["params"], name),
-            self._inputs,
-            checkpoint.path if checkpoint else None,
-        )
-        for report, path in train_and_forward(settings, name, self._train_runs, self._workers):
-            tune.report(report, checkpoint=tune.Checkpoint(path) if path else None)
+POLL_SECONDS = 0.2
+ABORT_SECONDS = 10.0
+Report = dict[str, Any]
 
 
 def trial_name(number: int) -> str:
     return f"trial_{number:04d}"
 
 
-def train_and_forward(
-    settings: WorkerSettings, name: str, train_runs: Path, workers: int
-) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """A Ray Train run from start to end: every report with its checkpoint's path.
+class ForwardReports(UserCallback):
+    """Sends every report, with the checkpoint's path, from the Train controller to the driver."""
 
-    Each attempt is a Ray Train run of its own below ``train_runs``, removed at its end: where to
-    go on from is the caller's knowledge, not what an older attempt left there.
+    def __init__(self, mailbox: ActorHandle, key: str) -> None:
+        self._mailbox = mailbox
+        self._key = key
+
+    def after_report(
+        self,
+        run_context: TrainRunContext,
+        metrics: list[Report],
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        item = (metrics[0], checkpoint.path if checkpoint else None)
+        ray.get(self._mailbox.put.remote(self._key, item))
+
+
+class IntroduceController(ControllerCallback):
+    """Sends the Train controller's own handle, so that the driver can end the run in order."""
+
+    def __init__(self, mailbox: ActorHandle, key: str) -> None:
+        self._mailbox = mailbox
+        self._key = key
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        controller = ray.get_runtime_context().current_actor
+        self._mailbox.put.remote(f"{self._key}/controller", controller)
+
+
+class TrainRun:
+    """One attempt at a training: a Ray Train run with a name and a directory of its own.
+
+    Where to go on from is the caller's knowledge, not what an older attempt left behind.
     """
-    attempt = f"{name}-{time.time_ns() // 1_000_000}"
-    queue = Queue(actor_options={"num_cpus": 0})
-    trainer = make_trainer(
-        settings,
-        name=attempt,
-        storage_path=str(train_runs),
-        workers=workers,
-        callbacks=[ForwardReports(queue)],
-    )
-    with ThreadPoolExecutor(1, thread_name_prefix="ray_train") as pool:
-        fit = pool.submit(trainer.fit)
-        yield from _until_ended(queue, fit)
-        fit.result()
-    queue.shutdown()
-    shutil.rmtree(train_runs / attempt, ignore_errors=True)
 
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        name: str,
+        train_runs: Path,
+        workers: int,
+        mailbox: ActorHandle,
+    ) -> None:
+        self._name = f"{name}-{time.time_ns() // 1_000_000}"
+        self._directory = train_runs / self._name
+        self._mailbox = mailbox
+        trainer = make_trainer(
+            settings,
+            name=self._name,
+            storage_path=str(train_runs),
+            workers=workers,
+            callbacks=[
+                ForwardReports(mailbox, self._name),
+                IntroduceController(mailbox, self._name),
+            ],
+        )
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ray_train")
+        self._fit: Future[Any] = self._pool.submit(trainer.fit)
 
-def _until_ended(queue: Queue, fit: Future[Any]) -> Iterator[tuple[dict[str, Any], str | None]]:
-    while True:
-        ended = fit.done()
-        try:
-            yield queue.get(timeout=POLL_SECONDS)
-        except Empty:
-            if ended:
+    def reports(self) -> Iterator[tuple[Report, str | None]]:
+        """Every report with its checkpoint's path; raises what ended the run, if anything did."""
+        while True:
+            ended = self._fit.done()
+            items = ray.get(self._mailbox.get.remote(self._name, POLL_SECONDS))
+            yield from items
+            if ended and not items:
+                self._fit.result()
                 return
+
+    def close(self) -> None:
+        """End the run if it goes on, give back what it holds, remove its directory."""
+        if not self._fit.done():
+            # A run whose driver is killed keeps its resources until Ray's cleaner notices.
+            key = f"{self._name}/controller"
+            with contextlib.suppress(ray.exceptions.RayError):
+                for controller in ray.get(self._mailbox.get.remote(key, ABORT_SECONDS)):
+                    ray.get(controller.abort.remote(), timeout=ABORT_SECONDS)
+        self._pool.shutdown(wait=False)
+        for key in (self._name, f"{self._name}/controller"):
+            self._mailbox.close.remote(key)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What all trials of a sweep have in common."""
+
+    config: PretrainConfig
+    inputs: ray.ObjectRef
+    mailbox: ActorHandle
+    workers: int
+    train_runs: Path
+
+
+class DedicatedTrial(tune.Trainable):
+    """Each step is an epoch; checkpoint and restore are real, so that every scheduler works."""
+
+    def setup(self, config: dict[str, Any], settings: TrialSettings) -> None:
+        self._settings = settings
+        self._name = trial_name(config["number"])
+        self._params = config["params"]
+        self._run: TrainRun | None = None
+        self._reports: Iterator[tuple[Report, str | None]] = iter(())
+        self._checkpoint: str | None = None
+
+    def step(self) -> Report:
+        if self._run is None:
+            self._start()
+        report, checkpoint = next(self._reports)
+        self._checkpoint = checkpoint or self._checkpoint
+        return {**report, "done": report["last"]}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        if self._checkpoint is not None:
+            shutil.copytree(self._checkpoint, checkpoint_dir, dirs_exist_ok=True)
+
+    def load_checkpoint(self, checkpoint: str | None) -> None:
+        """The directory is only lent for the call: keep a copy until the workers have read it."""
+        if checkpoint is None or not any(Path(checkpoint).iterdir()):
+            return
+        self._close()
+        start = self._settings.train_runs / f"{self._name}-start"
+        shutil.rmtree(start, ignore_errors=True)
+        shutil.copytree(checkpoint, start)
+        self._checkpoint = str(start)
+
+    def cleanup(self) -> None:
+        self._close()
+
+    def _start(self) -> None:
+        common = self._settings
+        settings = WorkerSettings(
+            with_params(common.config, self._params, self._name), common.inputs, self._checkpoint
+        )
+        self._run = TrainRun(
+            settings, self._name, common.train_runs, common.workers, common.mailbox
+        )
+        self._reports = self._run.reports()
+
+    def _close(self) -> None:
+        if self._run is not None:
+            self._run.close()
+            self._run = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
 from trainables.errors import LLMError
+from trainables.llm.location import check_available
 from trainables.models.semantic_encoder import last_token_state
 
 PROMPTS_PER_PASS = 128
@@ -51,6 +51,7 @@ class FrozenLLM:
     @classmethod
     def load(cls, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> FrozenLLM:
         """Load by name: ``embedded``, a directory, or a hub id through ``cache_dir``."""
+        check_available(config)
         source: Path | str = EMBEDDED_DIR if config.llm_model == EMBEDDED else config.llm_model
         hub = {"cache_dir": config.cache_dir, "trust_remote_code": config.trust_remote_code}
         transformers_logging.disable_progress_bar()
@@ -61,7 +62,9 @@ class FrozenLLM:
                 source, dtype=dtype, attn_implementation=attention, **hub
             )
         except (OSError, ValueError, KeyError) as error:
-            raise _load_error(config, error) from None
+            raise LLMError(
+                f"`model.llm_model` is `{config.llm_model}`: no causal LM could be loaded: {error}"
+            ) from None
         return cls(model.to(device), source, hub)
 
     @property
@@ -145,20 +148,6 @@ class FrozenLLM:
             return False
         logits = self.model(input_ids=ids, use_cache=False).logits
         return torch.allclose(self.head(hidden).float(), logits.float(), rtol=1e-3, atol=1e-3)
-
-
-def _load_error(config: ModelConfig, error: Exception) -> LLMError:
-    name = config.llm_model
-    if Path(name).is_dir():
-        return LLMError(f"{name}: not a causal LM that can be loaded: {error}")
-    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    why = "HF_HUB_OFFLINE is set" if offline else "it could not be downloaded"
-    return LLMError(
-        f"`model.llm_model` is `{name}`: no directory of that name, not in the cache "
-        f"`{config.cache_dir}`, and {why}. On a machine with a network run "
-        f"`hf download {name} --cache-dir {config.cache_dir}` and copy that directory here, or "
-        "give the path of a local model directory, or `embedded`."
-    )
 
 
 def llm_fingerprint(directory: Path) -> str:

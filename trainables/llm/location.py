@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
+from urllib.parse import urlparse
 
 from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
 from trainables.errors import LLMError
 
+REACH_SECONDS = 1.5
 HIDDEN_SIZE_KEYS = ("hidden_size", "n_embd", "d_model")
 
 
@@ -33,6 +37,38 @@ def local_directory(config: ModelConfig) -> Path | None:
     except HFValidationError as error:
         raise LLMError(f"`model.llm_model` is no directory and no hub id: {error}") from None
     return Path(found).parent if isinstance(found, str) else None
+
+
+def check_available(config: ModelConfig) -> None:
+    """A hub id must be cached or within reach; libraries would retry for half a minute first."""
+    if local_directory(config) is not None:
+        return
+    name, cache = config.llm_model, config.cache_dir
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+        why = "HF_HUB_OFFLINE is set"
+    elif not _hub_within_reach():
+        why = "the hub cannot be reached from here"
+    else:
+        return
+    raise LLMError(
+        f"`model.llm_model` is `{name}`: no directory of that name, not in the cache `{cache}`, "
+        f"and {why}. On a machine with a network run `hf download {name} --cache-dir {cache}` and "
+        "copy that directory here, or give the path of a local model directory, or `embedded`."
+    )
+
+
+def _hub_within_reach() -> bool:
+    from huggingface_hub import constants
+
+    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
+        return True  # only the proxy can tell
+    parts = urlparse(constants.ENDPOINT)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), REACH_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def hidden_size(directory: Path) -> int:

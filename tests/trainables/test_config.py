@@ -1,0 +1,128 @@
+"""Configurations: the shipped file is the defaults, and every mistake has one clear answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.config import DEFAULT_CONFIG, PretrainConfig, load_config, parse_config
+from trainables.errors import ConfigError, UserError
+from trainables.validation import apply_overrides
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_file_states_every_default() -> None:
+    assert yaml.safe_load(DEFAULT_CONFIG.read_text()) == PretrainConfig().model_dump()
+
+
+def test_every_field_is_explained() -> None:
+    for section in PretrainConfig.model_fields.values():
+        for name, field in section.annotation.model_fields.items():  # type: ignore[union-attr]
+            assert field.description, name
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "c.yaml", ""))
+    assert config.training == PretrainConfig().training
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("llm_hidden_dim: 3584", "read from the LLM"),
+        ("num_tools: 7", "read from `data.tool_registry`"),
+        ("freeze_semantic: true", "always frozen"),
+    ],
+)
+def test_keys_of_the_older_format_say_they_can_go(key: str, reason: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", f"model:\n  {key}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert reason in str(caught.value)
+    assert "Delete the key" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- 1", "must be a mapping"),
+        ("model: {dropout: 0.1, dropout: 0.2}", "`dropout` stands here twice"),
+        ("model: {dropuot: 0.1}", "unknown key `model.dropuot` (did you mean `dropout`?)"),
+        ("modle: {}", "unknown key `modle` (did you mean `model`?)"),
+        ("training: {batch_size: many}", "`training.batch_size` is 'many'"),
+        ("training: {batch_size: 0}", "`training.batch_size` is 0, but must be greater than"),
+        ("training: {batch_size: 1.5}", "`training.batch_size` is 1.5"),
+        ("training: {batch_size: true}", "`batch_size` is true, but must be a number"),
+        ("training: {learning_rate: .nan}", "`training.learning_rate` is nan"),
+        ("training: {scheduler: cosin}", "'cosine', 'linear' or 'constant'"),
+        ("training: 3", "`training` is 3"),
+        ("model: {dropout: 1.0}", "`model.dropout` is 1.0, but must be less than 1"),
+    ],
+)
+def test_a_bad_file_names_file_key_and_value(text: str, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_are_found_beside_the_file_then_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for directory in (here, there):
+        directory.mkdir()
+    write(there / "tools.json", "[]")
+    write(here / "table.csv", "")
+    monkeypatch.chdir(here)
+    text = "data: {tool_registry: tools.json, profiling_data: table.csv}"
+    data = load_config(write(there / "c.yaml", text)).data
+    assert data.tool_registry == str(there / "tools.json")
+    assert data.profiling_data == str(here / "table.csv")
+
+
+def test_overrides_reach_any_value() -> None:
+    base = {"a": {"b": 1}}
+    assert apply_overrides(base, ["a.b=2e-3", "a.c=[1, x]", "d.e.f=null"]) == {
+        "a": {"b": "2e-3", "c": [1, "x"]},
+        "d": {"e": {"f": None}},
+    }
+    assert base == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize("override", ["a", "=1", "a..b=1", "a.b=[", "a.b.c=1"])
+def test_a_bad_override_is_named(override: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        apply_overrides({"a": {"b": 1}}, [override])
+
+
+def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "c.yaml", "training: {learning_rate: 1e-3}"))
+    assert config.training.learning_rate == 0.001
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+KEYS = ["model", "data", "training", "logging", "dropout", "batch_size", "llm_model"]
+sections = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), scalars, max_size=3)
+
+
+@given(content=st.dictionaries(st.sampled_from(KEYS), scalars | sections, max_size=4))
+def test_any_mapping_works_or_is_refused_with_one_line(content: dict[str, object]) -> None:
+    try:
+        parse_config(content, source="some.yaml", base=Path())
+        answer = "some.yaml"
+    except UserError as error:
+        answer = str(error)
+    assert answer.startswith("some.yaml")
+    assert "\n" not in answer

@@ -1,0 +1,167 @@
+"""The sweep's history: folding events, damage, locks, and what the reading commands answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainables.errors import UserError
+from tuning.monitors.table import TimeLeft, summary_line, trial_table
+from tuning.reading import list_answer, status_answer, trials_answer
+from tuning.store import (
+    EVENTS_FILE,
+    EventLog,
+    SweepLock,
+    SweepRecord,
+    find_sweep,
+    read_sweep,
+    write_manifest,
+)
+
+
+def epoch(trial: str, number: int, val_loss: float) -> dict[str, Any]:
+    metrics = {
+        "epoch": number,
+        "train_loss": val_loss + 1,
+        "val_loss": val_loss,
+        "gate_alpha": 0.1 * number,
+        "semantic_retention": 0.9,
+    }
+    return {"event": "epoch", "trial_id": trial, "metrics": metrics, "time": number}
+
+
+def trial(name: str, losses: list[float], status: str, message: str = "") -> list[dict[str, Any]]:
+    events = [
+        {"event": "trial", "trial_id": name, "params": {"model.dropout": 0.1}, "time": 0},
+        {"event": "start", "trial_id": name, "time": 1},
+        *(epoch(name, i, loss) for i, loss in enumerate(losses, start=1)),
+    ]
+    if losses:
+        events.append(
+            {"event": "checkpoint", "trial_id": name, "path": f"tune/{name}/c", "time": 2}
+        )
+    if status != "running":
+        events.append(
+            {"event": "end", "trial_id": name, "status": status, "message": message, "time": 9}
+        )
+    return events
+
+
+EVENTS = [
+    *trial("trial_0000", [3.0, 2.0], "finished"),
+    *trial("trial_0001", [2.5], "stopped early"),
+    *trial("trial_0002", [0.1], "diverged", "loss is nan"),
+    *trial("trial_0003", [], "failed", "boom"),
+    *trial("trial_0004", [0.2], "running"),
+]
+
+
+def write_sweep(
+    storage: Path, name: str = "mine", events: list[dict[str, Any]] = EVENTS, created: int = 1
+) -> Path:
+    directory = storage / name
+    directory.mkdir(parents=True)
+    facts = {"metric": "val_loss", "mode": "min", "num_trials": 6, "created": created}
+    write_manifest(directory, {"name": name, **facts})
+    log = EventLog(directory)
+    for event in events:
+        log.write(event)
+    log.close()
+    return directory
+
+
+def test_a_history_becomes_trials_with_understandable_endings(tmp_path: Path) -> None:
+    record = read_sweep(write_sweep(tmp_path))
+    assert [t.described_status for t in record.trials.values()] == [
+        "finished",
+        "stopped early at epoch 1",
+        "diverged: loss is nan",
+        "failed: boom",
+        "interrupted",
+    ]
+    assert record.state == "interrupted"
+    best = record.best()
+    assert best is not None
+    assert (best.trial_id, record.value(best)) == ("trial_0000", 2.0)
+
+
+def test_repeated_epochs_replace_each_other(tmp_path: Path) -> None:
+    events = [*EVENTS[:4], epoch("trial_0000", 2, 1.5), epoch("trial_0000", 3, 1.0)]
+    answer = trials_answer(write_sweep(tmp_path, events=events))[0]
+    assert [row["epoch"] for row in answer["history"]] == [1, 2, 3]
+    assert [row["val_loss"] for row in answer["history"]] == [3.0, 1.5, 1.0]
+
+
+@pytest.mark.parametrize("damage", [b'{"event": "epo', b"\xff\xfe\n", b"3\n", b"{}\n"])
+def test_a_damaged_line_is_reported_and_skipped(
+    damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = write_sweep(tmp_path)
+    before = status_answer(directory)
+    with (directory / EVENTS_FILE).open("ab") as file:
+        file.write(damage)
+    assert status_answer(directory) == before
+    assert "line" in caplog.text
+
+
+def test_status_and_list_have_the_promised_keys(tmp_path: Path) -> None:
+    write_sweep(tmp_path, "younger", created=2)
+    directory = write_sweep(tmp_path, "older", created=1)
+    assert [row["sweep"] for row in list_answer(tmp_path)] == ["older", "younger"]
+    assert set(list_answer(tmp_path)[0]) == {"sweep", "state", "path"}
+    status = status_answer(directory)
+    assert status["trials"] == {
+        "finished": 1, "stopped early": 1, "diverged": 1, "failed": 1, "interrupted": 1
+    }  # fmt: skip
+    assert status["best"]["trial_id"] == "trial_0000"
+    json.dumps(status, allow_nan=False)
+
+
+def test_an_unknown_name_lists_the_near_ones(tmp_path: Path) -> None:
+    write_sweep(tmp_path, "monday")
+    with pytest.raises(UserError, match="did you mean `monday`"):
+        find_sweep(tmp_path, "mondya")
+    with pytest.raises(UserError, match="there is none yet"):
+        find_sweep(tmp_path / "empty", "any")
+
+
+def test_a_running_sweep_is_locked_and_frees_itself_with_its_process(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    code = (
+        "import sys, time; from pathlib import Path; from tuning.store import SweepLock;"
+        f"SweepLock(Path({str(directory)!r})).acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert read_sweep(directory).state == "running"
+        with pytest.raises(UserError, match=f"already running .pid {holder.pid}"):
+            SweepLock(directory).acquire()
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert read_sweep(directory).state == "interrupted"
+    lock = SweepLock(directory)
+    lock.acquire()
+    lock.release()
+
+
+def test_the_table_shows_running_trials_and_the_time_left() -> None:
+    record = SweepRecord("mine", "val_loss", "min", 6)
+    left = TimeLeft(num_epochs=3)
+    assert left.seconds(record) is None
+    for event in EVENTS:
+        record.apply(event)
+    table = trial_table(record, max_rows=2)
+    assert list(table.columns[0].cells) == ["trial_0003", "trial_0004"]
+    seconds = left.seconds(record)
+    assert seconds is not None
+    assert seconds >= 0
+    line = summary_line(record, seconds)
+    assert line.startswith("4/6 trials ended; best val_loss 2.0000 (trial_0000); about")
