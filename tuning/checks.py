@@ -22,8 +22,7 @@ from trainables.llm.location import (
     hidden_size,
     local_directory,
 )
-from trainables.models.features import NUM_FEATURES
-from trainables.models.resource_mlp import HIDDEN_SIZE
+from trainables.models.features import NUM_FEATURES, RESOURCE_HIDDEN_SIZE
 from tuning.config import ASHA, ResolvedSweep, SweepConfig
 from tuning.monitors.table import duration
 
@@ -98,7 +97,7 @@ def estimate_cost(config: SweepConfig, data: CheckedData) -> Cost:
     epochs = _expected_epochs(config)
     passes = len(data.train_rows) + 0.5 * len(data.val_rows)
     width = size or 0
-    encoder = 4 * width**2 + HIDDEN_SIZE * (NUM_FEATURES + width)
+    encoder = 4 * width**2 + RESOURCE_HIDDEN_SIZE * (NUM_FEATURES + width)
     return Cost(
         train_rows=len(data.train_rows),
         tools=len(data.tools),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from search_spaces.schema import SearchSpace
 from trainables.config import DEFAULT_CONFIG, PretrainConfig, Section, parse_config
@@ -97,6 +97,9 @@ class DedicatedExecution(Section):
     )
 
 
+DEFAULT_TYPES = {"search": "tpe", "scheduler": "asha", "execution": "dedicated"}
+
+
 class SweepConfig(Section):
     """A sweep, whole."""
 
@@ -116,6 +119,18 @@ class SweepConfig(Section):
         None, description="Suggestions in batches, bit-equal trials; null: on without a GPU."
     )
     log_wandb: bool = Field(False, description="One W&B run per trial.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _types_have_defaults(cls, values: Any) -> Any:
+        """``search: {seed: 7}`` means the default type with another seed."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        for key, default in DEFAULT_TYPES.items():
+            if isinstance(filled.get(key), Mapping):
+                filled[key] = {"type": default, **filled[key]}
+        return filled
 
 
 @dataclass(frozen=True)

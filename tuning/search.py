@@ -122,7 +122,11 @@ class OptunaSearcher(Searcher):
         if not values:
             return
         low, high = min(values), max(values)
-        worst = high + (high - low) if self.mode == "min" else low - (high - low)
+        worst = (
+            high + max(high - low, abs(high))
+            if self.mode == "min"
+            else low - max(high - low, abs(low))
+        )
         for trial in self._waiting_for_a_value:
             self._study.tell(trial, worst)
         self._waiting_for_a_value.clear()

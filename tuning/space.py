@@ -55,12 +55,18 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
             spec = spec.model_copy(update={"choices": _auto_choices(key, config, source)})
         for value in spec.extremes():
             with_params(config, {key: value}, f"{source}: search space")
-            if key == HEADS:
-                _check_heads(int(value), config, f"{source}: a choice of `{key}`")
         filled[key] = spec
-    if HEADS not in filled:
-        _check_heads(config.model.num_attention_heads, config, f"`{HEADS}`")
-    return SearchSpace(filled)
+    checked = SearchSpace(filled)
+    size = _llm_hidden_size(config)
+    for heads in searched_heads(checked, config) if size else ():
+        check_heads(heads, size or 0, f"{source}: `{HEADS}`")
+    return checked
+
+
+def searched_heads(space: SearchSpace, config: PretrainConfig) -> list[int]:
+    """Every number of attention heads that a trial may get."""
+    spec = space.root.get(HEADS)
+    return list(spec.extremes()) if spec else [config.model.num_attention_heads]
 
 
 def with_params(config: PretrainConfig, params: Mapping[str, Any], where: str) -> PretrainConfig:
@@ -95,12 +101,6 @@ def draw(space: SearchSpace, trial: Draw) -> dict[str, Any]:
 def _llm_hidden_size(config: PretrainConfig) -> int | None:
     directory = local_directory(config.model)
     return hidden_size(directory) if directory else None
-
-
-def _check_heads(heads: int, config: PretrainConfig, where: str) -> None:
-    size = _llm_hidden_size(config)
-    if size is not None:
-        check_heads(heads, size, where)
 
 
 def _auto_choices(key: str, config: PretrainConfig, source: str) -> list[int]:

@@ -17,7 +17,6 @@ from ray.tune import PlacementGroupFactory, ResultGrid
 from ray.tune.experiment import Trial
 from ray.tune.search import ConcurrencyLimiter
 
-from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
 from trainables.data.reading import read_data
 from trainables.errors import UserError
@@ -37,6 +36,7 @@ from tuning.monitors.table import TableMonitor
 from tuning.monitors.wandb import WandbMonitor
 from tuning.schedulers import make_scheduler
 from tuning.search import OptunaSearcher, export_study
+from tuning.space import HEADS, searched_heads
 from tuning.store import (
     CONFIG_FILE,
     EventLog,
@@ -157,7 +157,7 @@ def _run(
     directory: Path, config: SweepConfig, record: SweepRecord, *, resume: bool, say: Say
 ) -> SweepRecord:
     say("[2/4] Frozen LLM, tool embeddings, target texts: once for all trials")
-    inputs = prepare(config.train, say)
+    inputs = prepare(config, say)
     with ray_cluster(directory / "logs" / "ray.log") as cluster:
         check_slots(cluster, config.execution.workers_per_trial, "execution.workers_per_trial")
         concurrent = _concurrency(config, cluster)
@@ -183,13 +183,15 @@ def _run(
     return record
 
 
-def prepare(config: PretrainConfig, say: Say) -> SharedInputs:
+def prepare(config: SweepConfig, say: Say) -> SharedInputs:
     """Read the data, load the LLM once, embed the tools, tokenise the texts."""
-    data = read_data(config)
+    train = config.train
+    data = read_data(train)
     device = select_device()
-    llm = FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
-    check_heads(config.model.num_attention_heads, llm.hidden_size, "`model.num_attention_heads`")
-    embeddings = embed_tools(llm, config, data.tools, say)
+    llm = FrozenLLM.load(train.model, device, select_dtype(train.training.precision, device))
+    for heads in searched_heads(config.search_space, train):
+        check_heads(heads, llm.hidden_size, f"`{HEADS}`")
+    embeddings = embed_tools(llm, train, data.tools, say)
     say(f"      embeddings {list(embeddings.shape)}, {len(data.rows)} configurations")
     return prepare_inputs(llm, data, embeddings)
 

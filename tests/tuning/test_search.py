@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_every_ending_is_told_as_what_it_was() -> None:
     assert (complete.state, complete.value) == (TrialState.COMPLETE, 2.0)
     assert (pruned.state, pruned.intermediate_values) == (TrialState.PRUNED, {1: 4.0})
     assert nan.state == oom.state == TrialState.COMPLETE
-    assert nan.value == oom.value == 6.0  # worse than the worst by the whole range seen
+    assert nan.value == oom.value == 8.0  # worse than the worst seen by its own size, at least
     assert nan.user_attrs == {"outcome": "diverged", "message": "loss is nan"}
     assert failed.state == TrialState.FAIL
 
@@ -71,21 +72,24 @@ def test_bad_trials_wait_until_something_shows_what_bad_is() -> None:
     assert searcher.study.trials[0].value == -3.0
 
 
-def test_a_bad_region_is_left_alone_afterwards() -> None:
-    """Learning rates above 1e-3 diverge; with FAIL instead they would be asked again."""
-    searcher = make_searcher(startup_trials=10)
-    drawn = []
-    for i in range(60):
-        rate = searcher.suggest(str(i))["params"]["training.learning_rate"]
-        drawn.append(rate)
-        if rate > 1e-3:
-            searcher.on_trial_complete(str(i), {"epoch": 0, "outcome": "diverged"})
+def draws_beyond_the_cliff(told_as_failure: bool) -> int:
+    """The loss falls towards a learning rate of 1e-3; everything above diverges."""
+    searcher = make_searcher()
+    beyond = 0
+    for i in map(str, range(60)):
+        rate = searcher.suggest(i)["params"]["training.learning_rate"]
+        if rate <= 1e-3:
+            finish(searcher, i, [-math.log10(rate)])
+        elif told_as_failure:
+            searcher.on_trial_complete(i, error=True)
         else:
-            searcher.on_trial_complete(
-                str(i), report(searcher, str(i), [1.0]) | {"outcome": "finished"}
-            )
-    later = drawn[20:]
-    assert sum(rate > 1e-3 for rate in later) <= len(later) * 0.15
+            searcher.on_trial_complete(i, {"epoch": 0, "outcome": "diverged"})
+        beyond += rate > 1e-3
+    return beyond
+
+
+def test_a_bad_region_is_avoided_because_it_is_not_told_as_failure() -> None:
+    assert draws_beyond_the_cliff(told_as_failure=False) < 0.6 * draws_beyond_the_cliff(True)
 
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "qmc", "cma_es", "gp"])

@@ -134,7 +134,8 @@ def test_a_running_sweep_is_locked_and_frees_itself_with_its_process(tmp_path: P
     directory = write_sweep(tmp_path)
     code = (
         "import sys, time; from pathlib import Path; from tuning.store import SweepLock;"
-        f"SweepLock(Path({str(directory)!r})).acquire(); print('held', flush=True); time.sleep(60)"
+        f"lock = SweepLock(Path({str(directory)!r})); lock.acquire(); print('held', flush=True);"
+        "time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 INPUT_SIZES = ("small", "medium", "large")
 FIGURES = ("input_size", "cpu_core", "cpu_mem_gb", "gpu_sm", "gpu_mem_gb", "latency_ms")
 NUM_FEATURES = len(FIGURES)
+RESOURCE_HIDDEN_SIZE = 512  # of the resource MLP
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainables.models.features import NUM_FEATURES
-
-HIDDEN_SIZE = 512
+from trainables.models.features import NUM_FEATURES, RESOURCE_HIDDEN_SIZE
 
 
 class ResourceMLP(nn.Module):
@@ -15,9 +13,9 @@ class ResourceMLP(nn.Module):
 
     def __init__(self, d_resource: int, dropout: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(NUM_FEATURES, HIDDEN_SIZE)
+        self.fc1 = nn.Linear(NUM_FEATURES, RESOURCE_HIDDEN_SIZE)
         self.dropout = nn.Dropout(dropout)
-        self.fc2 = nn.Linear(HIDDEN_SIZE, d_resource)
+        self.fc2 = nn.Linear(RESOURCE_HIDDEN_SIZE, d_resource)
 
     def forward(self, features: Tensor) -> Tensor:
         """features [B, R] -> [B, d_resource]."""

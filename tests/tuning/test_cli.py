@@ -1,0 +1,177 @@
+"""The command line: bad input ends with one line and nothing created; reading stays light."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_data
+from tests.tuning.test_store import write_sweep
+from trainables.data.profiling import COLUMNS
+from tuning.cli import main, make_parser
+
+RUN_TUNE = Path(__file__).parents[2] / "run_tune.py"
+HEAVY = ("torch", "ray", "transformers", "wandb", "optuna")
+
+
+@pytest.fixture(autouse=True)
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "data")
+    Path("sweep.yaml").write_text("num_trials: 4\n")
+    Path("typo.yaml").write_text("num_trails: 4\n")
+    Path("broken.yaml").write_text("a: [\n")
+    Path("space.yaml").write_text("model.dropout: {type: float, low: 0.5, high: 0.1}\n")
+    Path("a_file").write_text("")
+    Path("empty.csv").write_text("")
+    Path("desc.json").write_text('[{"name": "a", "desc": "b"}]')
+    Path("negative.csv").write_text(",".join(COLUMNS) + "\nr,small,1,2,3,4,-1\n")
+    write_sweep(tmp_path / "sweeps", "taken")
+
+
+def set_(value: str) -> list[str]:
+    return ["launch", "--set", value]
+
+
+FIXED_HEADS = ["--set", "search_space={model.dropout: {type: float, low: 0, high: 0.5}}"]
+OWN_TOOLS = ["--set", "train.data.tool_registry=data/tools.json"]
+BAD_INPUT = [
+    (["launch", "--config", "missing.yaml"], "missing.yaml: no such file"),
+    (["launch", "--config", "broken.yaml"], "broken.yaml: not valid YAML"),
+    (["launch", "--config", "typo.yaml"], "unknown key `num_trails` (did you mean `num_trials`?)"),
+    (["launch", "--name", "taken"], "the name `taken` is already used"),
+    (["launch", "--name", "../outside"], "the name '../outside' cannot be used"),
+    (["launch", "--num_trials", "0"], "`num_trials` is 0, but must be greater than or equal to 1"),
+    (["launch", "--num_trials", "many"], "`num_trials` is 'many'"),
+    (["launch", "--num_epochs", "-1"], "`training.num_epochs` is -1"),
+    (["launch", "--batch_size", "9999"], "`training.batch_size` is 9999, but must be at most"),
+    (["launch", "--storage", "a_file/x"], "is not a directory"),
+    (set_("search.type=tpee"), "`search.type` is 'tpee' (did you mean `tpe`?)"),
+    (set_("scheduler.type=hyper"), "must be one of asha, median, none"),
+    (set_("metric=val_los"), "`metric` is 'val_los' (did you mean `val_loss`?)"),
+    (set_("mode=down"), "'min' or 'max'"),
+    (set_("search_space=space.yaml"), "`low` is 0.5, but must be at most `high`"),
+    (set_("search_space=nowhere.yaml"), "nowhere.yaml: no such file"),
+    (
+        [*set_("train.model.num_attention_heads=7"), *FIXED_HEADS],
+        "must divide the LLM's hidden size 128",
+    ),
+    (set_("train.model.llm_model=/no/where"), "there is no such directory"),
+    (set_("train.model.llm_model=a b c"), "is no directory and no hub id"),
+    (set_("train.data.tool_registry=desc.json"), "entry 1 (`a`) uses the key `desc`"),
+    (set_("train.data.tool_registry=missing.json"), "missing.json: no such file"),
+    (set_("train.data.profiling_data=empty.csv"), "empty.csv: empty"),
+    (set_("train.data.tool_registry=data/tools.json"), "is not in the registry"),
+    ([*set_("train.data.profiling_data=negative.csv"), *OWN_TOOLS], "latency_ms is -1"),
+    (set_("execution.type=packd"), "`execution.type` is 'packd', but must be 'dedicated'"),
+    (set_("execution.workers_per_trial=0"), "`execution.workers_per_trial` is 0"),
+    (set_("train.model.num_tools=7"), "`model.num_tools` belonged to an older format"),
+    (set_("metric=field_accuracy"), "set `scheduler: {type: none}`"),
+    (set_("novalue"), "must have the form a.b=c"),
+    (["train", "--config", "missing.yaml"], "missing.yaml: no such file"),
+    (["train", "--batch_size", "9999"], "must be at most"),
+    (["train", "--learning_rate", "fast"], "`training.learning_rate` is 'fast'"),
+    (["train", "--resume"], "no whole checkpoint here"),
+    (["train", "--workers", "0"], "--workers is 0"),
+    (["train", "--output_dir", "a_file/x"], "is not a directory"),
+    (["validate", "--config", "typo.yaml"], "unknown key `num_trails`"),
+    (["status", "takn"], "no sweep `takn` in sweeps (did you mean `taken`?)"),
+    (["best", "nothing"], "no sweep `nothing`"),
+    (["resume", "nothing"], "no sweep `nothing`"),
+    (["export", "taken", "--out", "x"], "the checkpoint of trial_0000 is gone"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=lambda v: " ".join(v)[:60])
+def test_bad_input_ends_with_one_line_and_nothing_created(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unwritable_storage_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert main(["launch"]) == 2
+    assert "cannot be written; give another --storage" in capsys.readouterr().err
+
+
+LIGHT = [
+    ["--help"],
+    ["launch", "--help"],
+    ["list"],
+    ["status", "taken"],
+    ["trials", "taken", "--json"],
+    ["validate"],
+]
+
+
+@pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
+def test_reading_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom tuning.cli import main\n"
+        "try:\n    status = main(sys.argv[1:])\n"
+        "except SystemExit as stop:\n    status = stop.code\n"
+        f"heavy = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        "print('heavy:', heavy, file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "heavy: []"
+
+
+@pytest.mark.parametrize("command", ["list", "status taken", "trials taken"])
+def test_json_is_one_document_on_stdout(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize("command", ["list", "status taken", "trials taken"])
+def test_the_same_as_text(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 0
+    assert "taken" in capsys.readouterr().out or command.startswith("trials")
+
+
+def test_the_train_flags_are_the_promised_ones() -> None:
+    options = make_parser().parse_args(
+        "train --config trainables/configs/pretrain_encoder.yaml --batch_size 16 --num_epochs 100 "
+        "--log_wandb --learning_rate 1e-3 --output_dir out --seed 3 --resume --set a.b=c".split()
+    )
+    assert options.log_wandb
+    assert options.resume
+    assert options.set == ["a.b=c"]
+
+
+def test_run_tune_is_a_thin_door() -> None:
+    assert len(RUN_TUNE.read_text().splitlines()) < 30
+    done = subprocess.run(
+        [sys.executable, str(RUN_TUNE), "status", "nobody"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no sweep `nobody`")
+
+
+def test_validate_states_the_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--config", "sweep.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert "7 tools, 1533 training and 168 held-out configurations" in out
+    assert "trials       4," in out
+    assert "FLOP" in out

@@ -1,0 +1,57 @@
+"""Sweep files: defaults, what is written beside the results, and reading it back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tuning.config import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
+from tuning.store import CONFIG_FILE, read_manifest
+from tuning.sweep import create_directory
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_sweep_file_in_the_readme_is_every_default() -> None:
+    block = re.search(r"```yaml\n(train: .*?)```", README.read_text(), re.S)
+    assert block is not None
+    shown = yaml.safe_load(block[1])
+    assert set(shown) == set(SweepConfig.model_fields)
+    path = README.parent / shown["train"]
+    assert path.is_file()
+    written = SweepConfig.model_validate(
+        {**shown, "train": load_sweep(None).train, "search_space": load_sweep(None).search_space}
+    )
+    assert written == load_sweep(None)
+
+
+def test_set_reaches_the_training_through_its_path() -> None:
+    config = load_sweep(None, ["train.training.num_epochs=3", "search.seed=7", "max_concurrent=1"])
+    assert config.train.training.num_epochs == 3
+    assert config.search.seed == 7
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random", "qmc", "cma_es", "gp"])
+def test_samplers_are_chosen_by_name(kind: str) -> None:
+    assert load_sweep(None, [f"search.type={kind}"]).search.type == kind
+
+
+def test_the_written_sweep_reads_back_equal_and_stands_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = ResolvedSweep("mine", load_sweep(None, ["num_trials=3", "storage=here"]))
+    create_directory(sweep)
+    directory = tmp_path / "here" / "mine"
+    again = load_sweep(directory / CONFIG_FILE)
+    inputs = directory / "inputs"
+    assert again.train.data.tool_registry == str(inputs / "tools.json")
+    same_data = {"train": again.train.model_copy(update={"data": sweep.config.train.data})}
+    assert again.model_copy(update=same_data) == sweep.config
+    assert load_sweep(directory / CONFIG_FILE) == again
+    assert yaml.safe_load(dump_sweep(again))["num_trials"] == 3
+    assert set(read_manifest(directory)["inputs"]) == {"tools.json", "profiling.csv"}
+    assert str(tmp_path) not in (directory / CONFIG_FILE).read_text()

@@ -1,0 +1,136 @@
+"""What the monitors show: plain lines, gauges' names, and a W&B run read back from disk."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.tuning.test_store import EVENTS
+from trainables.metrics import METRICS
+from tuning.monitors.table import TableMonitor, duration
+from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor
+from tuning.store import SweepRecord
+
+
+def play(monitor: Any, events: list[dict[str, Any]], reports: dict[int, dict[str, Any]]) -> None:
+    record = SweepRecord("mine", "val_loss", "min", 6)
+    for i, event in enumerate(events):
+        record.apply(event)
+        monitor.on_event(record, event, reports.get(i, {}))
+    monitor.close()
+
+
+def test_without_a_terminal_there_is_a_line_per_epoch_and_ending() -> None:
+    out = io.StringIO()
+    record = SweepRecord("mine", "val_loss", "min", 6)
+    play(TableMonitor(record, 3, Console(file=out, width=140)), EVENTS, {})
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "trial_0000 started: dropout 0.1"
+    assert lines[1].startswith("trial_0000 epoch 1/3: train_loss 4.0000, val_loss 3.0000, α 0.1")
+    assert lines[3].startswith("trial_0000 finished. 1/6 trials ended; best val_loss 2.0000")
+    assert any(line.startswith("trial_0001 stopped early at epoch 1.") for line in lines)
+    assert any(line.startswith("trial_0002 diverged: loss is nan.") for line in lines)
+    assert "\x1b" not in out.getvalue()
+
+
+def test_on_a_terminal_there_is_one_live_table() -> None:
+    out = io.StringIO()
+    record = SweepRecord("mine", "val_loss", "min", 6)
+    console = Console(file=out, force_terminal=True, width=140)
+    play(TableMonitor(record, 3, console), EVENTS, {})
+    last = out.getvalue().rpartition("trial ")[2]
+    for word in ("α", "retention", "trial_0004", "stopped early at epoch 1", "4/6 trials ended"):
+        assert word in last
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (5, 65, 3700)] == ["0 min 05 s", "1 min 05 s", "1 h 01 min"]
+
+
+def wandb_records(path: Path) -> Iterator[bytes]:
+    """The records of an offline run's file: LevelDB's log format after a 7-byte header."""
+    content, position, record = path.read_bytes(), 7, b""
+    while position + 7 <= len(content):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        record += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # full, or the last part
+            yield record
+            record = b""
+
+
+def offline_rows(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Config and history of the one offline run below ``directory``."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = directory.rglob("run-*.wandb")
+    config: dict[str, Any] = {}
+    rows = []
+    for data in wandb_records(path):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "run":
+            for item in record.run.config.update:
+                config[item.key] = json.loads(item.value_json)
+            config["_group"] = record.run.run_group
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            rows.append({i.key or i.nested_key[0]: json.loads(i.value_json) for i in items})
+    return config, rows
+
+
+@pytest.mark.timeout(120)
+def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = {"training": {"batch_size": 16}}
+    monitor = WandbMonitor(tmp_path / "runs", "project", "mine", config, 7, 128)
+    events = [
+        {"event": "trial", "trial_id": "t", "params": {"model.dropout": 0.2}, "time": 0},
+        {"event": "start", "trial_id": "t", "time": 0},
+    ]
+    reports = {}
+    for number in (1, 2):
+        steps = [5 * number + i for i in range(5)]
+        reports[len(events)] = {
+            "epoch": number,
+            "step": 5 * number,
+            "val_loss": 0.5 / number,
+            "series_loss": [1.0 / s for s in steps],
+            "series_gate_alpha": [0.01 * s for s in steps],
+            "series_learning_rate": [1e-3] * 5,
+        }
+        metrics = {"epoch": number, "val_loss": 0.5 / number}
+        events.append({"event": "epoch", "trial_id": "t", "metrics": metrics, "time": 1})
+    events.append({"event": "end", "trial_id": "t", "status": "finished", "time": 2})
+    play(monitor, events, reports)
+    read, rows = offline_rows(tmp_path / "runs")
+    assert read["architecture"] == ARCHITECTURE == "Deep Semantic + Gated Fusion"
+    assert (read["num_tools"], read["hidden_dim"], read["gate_alpha_init"]) == (7, 128, 0.0)
+    assert read["model.dropout"] == 0.2
+    assert read["_group"] == "mine"
+    seen = defaultdict(list)
+    for row in rows:
+        for key, value in row.items():
+            seen[key].append(value)
+    assert seen["_step"] == list(range(1, 11))
+    assert len(seen["gate_alpha"]) == len(seen["loss"]) == len(seen["learning_rate"]) == 10
+    assert seen["gate_alpha"][0] == pytest.approx(0.05)
+    assert seen["val_loss"] == [0.5, 0.25]
+
+
+def test_metrics_are_declared_once_with_help() -> None:
+    assert len({metric.key for metric in METRICS}) == len(METRICS)
+    assert all(metric.help.endswith(".") and "/" not in metric.key for metric in METRICS)

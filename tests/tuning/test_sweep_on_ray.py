@@ -1,0 +1,199 @@
+"""Whole sweeps on a real Ray cluster: launch, read, export, kill, resume, several workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import write_data, write_llm
+from trainables.models.features import FIGURES
+from trainables.models.resource_encoder import ResourceEncoder
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+RUN_TUNE = Path(__file__).parents[2] / "run_tune.py"
+SPACE = "training.learning_rate: {type: float, low: 1.0e-3, high: 1.0e-2, log: true}\n"
+TRAINING = {
+    "batch_size": 8,
+    "num_epochs": 3,
+    "precision": "fp32",
+    "field_accuracy_samples": 4,
+}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Path]:
+    """A directory with a tiny LLM, other tools, and a sweep's file; no process is left behind."""
+    write_llm(tmp_path / "llm")
+    write_data(tmp_path / "data")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    train = {
+        "model": {"llm_model": "llm", "num_attention_heads": 4},
+        "data": {"tool_registry": "data/tools.json", "profiling_data": "data/profiling.csv"},
+        "training": TRAINING,
+    }
+    sweep = {
+        "train": train,
+        "search_space": "space.yaml",
+        "scheduler": {"type": "none"},
+        "num_trials": 3,
+    }
+    (tmp_path / "sweep.yaml").write_text(json.dumps(sweep))
+    (tmp_path / "train.yaml").write_text(json.dumps(train))
+    yield tmp_path
+    subprocess.run([Path(sys.executable).with_name("ray"), "stop", "--force"], capture_output=True)
+
+
+def start(workplace: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(RUN_TUNE), *arguments],
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "WANDB_MODE": "offline"},
+    )
+
+
+def run(workplace: Path, *arguments: str) -> str:
+    process = start(workplace, *arguments)
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, out + err
+    return out
+
+
+def answer(workplace: Path, *arguments: str) -> Any:
+    return json.loads(run(workplace, *arguments, "--json"))
+
+
+def wait_for_line(process: subprocess.Popen[str], pattern: str) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(pattern, line):
+            return line
+    raise AssertionError(f"no line matched {pattern}: {process.stderr.read()}")  # type: ignore[union-attr]
+
+
+def gauge_lines() -> list[str]:
+    """What the metrics endpoint of the running cluster's node says of this project."""
+    session = Path("/tmp/ray/session_latest")  # noqa: S108 - where Ray puts it
+    for _ in range(20):
+        services = json.loads((session / "prom_metrics_service_discovery.json").read_text() or "[]")
+        for target in (t for service in services for t in service["targets"]):
+            with urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as page:
+                text = page.read().decode()
+            if lines := [s for s in text.splitlines() if s.startswith("ray_encoder_")]:
+                return lines
+        time.sleep(1)
+    return []
+
+
+def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
+    process = start(workplace, "launch", "--config", "sweep.yaml", "--name", "one", "--log_wandb")
+    dashboard = wait_for_line(process, "dashboard http")
+    assert "ray get-auth-token" in dashboard
+    wait_for_line(process, r"trial_0000 epoch 2/3")
+    gauges = gauge_lines()
+    wanted = [g for g in gauges if g.startswith("ray_encoder_gate_alpha")]
+    assert any('sweep="one"' in g and 'trial="trial_0000"' in g for g in wanted), gauges
+    assert answer(workplace, "status", "one")["state"] == "running"
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, out + err
+    assert "Traceback" not in out + err
+    status = answer(workplace, "status", "one")
+    assert (status["state"], status["trials"]) == ("finished", {"finished": 3})
+    trials = answer(workplace, "trials", "one")
+    assert [[row["epoch"] for row in t["history"]] for t in trials] == [[1, 2, 3]] * 3
+    best = answer(workplace, "best", "one")
+    assert best["value"] == min(t["metrics"]["val_loss"] for t in trials)
+    check_checkpoints(workplace / "sweeps" / "one", best)
+    run(workplace, "export", "one", "--out", "exported")
+    figures = dict(zip(FIGURES, ("small", 1, 2, 20, 4, 10.0), strict=True))
+    exported = ResourceEncoder.from_pretrained(workplace / "exported")
+    checkpoint = ResourceEncoder.from_pretrained(best["checkpoint"])
+    assert torch.equal(exported.encode("r", figures), checkpoint.encode("r", figures))
+    assert best["trial_id"] in (workplace / "exported" / "README.md").read_text()
+    assert len(list((workplace / "sweeps" / "one" / "wandb_runs").rglob("run-*.wandb"))) == 3
+    assert len(list((workplace / "hub" / "tool_embeddings").iterdir())) == 1
+    assert not (workplace / "sweeps" / "one" / "train_runs").exists()
+
+
+def check_checkpoints(directory: Path, best: dict[str, Any]) -> None:
+    """Ray Tune itself knows the checkpoint that the reading commands name."""
+    from tuning.sweep import results
+
+    result = results(directory).get_best_result()
+    assert result.metrics["val_loss"] == best["value"]
+    assert result.checkpoint is not None
+    assert Path(result.checkpoint.path).resolve() == Path(best["checkpoint"]).resolve()
+
+
+def test_a_killed_sweep_goes_on_where_it_was(workplace: Path) -> None:
+    process = start(workplace, "launch", "--config", "sweep.yaml", "--name", "cut")
+    wait_for_line(process, r"trial_0000 finished")
+    time.sleep(3)  # one snapshot interval
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    subprocess.run([Path(sys.executable).with_name("ray"), "stop", "--force"], capture_output=True)
+    before = answer(workplace, "trials", "cut")
+    assert answer(workplace, "status", "cut")["state"] == "interrupted"
+    run(workplace, "resume", "cut")
+    after = answer(workplace, "trials", "cut")
+    assert [t["status"] for t in after] == ["finished"] * 3
+    assert [[row["epoch"] for row in t["history"]] for t in after] == [[1, 2, 3]] * 3
+    assert after[0] == before[0], "a finished trial must not run again"
+    run(workplace, "launch", "--config", "sweep.yaml", "--name", "straight")
+    straight = answer(workplace, "trials", "straight")
+    assert [t["params"] for t in after] == [t["params"] for t in straight]
+    assert [t["history"] for t in after] == [t["history"] for t in straight]
+
+
+def test_early_stopping_frees_what_the_next_trial_needs(workplace: Path) -> None:
+    """More stops than slots: a leaked placement group would leave the last trials waiting."""
+    out = run(
+        workplace, "launch", "--config", "sweep.yaml", "--name", "asha", "--num_trials", "6",
+        "--set", "scheduler={type: asha, reduction_factor: 2}", "--set", "max_concurrent=2",
+        "--num_epochs", "8",
+    )  # fmt: skip
+    status = answer(workplace, "status", "asha")["trials"]
+    assert sum(status.values()) == 6
+    assert set(status) <= {"finished", "stopped early"}
+    assert status.get("stopped early", 0) >= 2, out
+
+
+def test_a_diverging_trial_ends_alone(workplace: Path) -> None:
+    (workplace / "space.yaml").write_text(
+        "training.learning_rate: {type: choice, choices: [0.001, 1.0]}\n"
+        "training.max_grad_norm: {type: fixed, value: 1.0e+30}\n"
+    )
+    run(
+        workplace, "launch", "--config", "sweep.yaml", "--name", "wild", "--num_trials", "4",
+        "--set", "train.model.normalize=false", "--set", "train.training.gate_lr_multiplier=1000",
+    )  # fmt: skip
+    trials = answer(workplace, "trials", "wild")
+    assert "finished" in {t["status"] for t in trials}
+
+
+def losses(out: str) -> list[float]:
+    return [float(x) for x in re.findall(r"Train Loss: ([\d.]+)", out)]
+
+
+def test_two_workers_give_the_losses_of_one(workplace: Path) -> None:
+    arguments = ("train", "--config", "train.yaml", "--output_dir")
+    one = losses(run(workplace, *arguments, "one"))
+    two = losses(run(workplace, *arguments, "two", "--workers", "2"))
+    assert len(one) == 3
+    assert two == pytest.approx(one, abs=1e-4)
+    encoder = ResourceEncoder.from_pretrained(workplace / "two" / "checkpoint_000003")
+    assert encoder.get_gate_value() != 0
