@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 .PHONY: sweep test unit lint browser clean
 
 sweep: $(READY)
-	$(BIN)/python run_tune.py launch
+	$(BIN)/python run_tune.py launch --num_epochs 10
 
 test: $(READY) lint
 	$(BIN)/python -m pytest

@@ -88,7 +88,7 @@ class DataConfig(Section):
 
 class TrainingConfig(Section):
     batch_size: int = Field(16, ge=1, description="Configurations per optimiser step.")
-    num_epochs: int = Field(12, ge=1, description="Passes over the training configurations.")
+    num_epochs: int = Field(30, ge=1, description="Passes over the training configurations.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     gate_lr_multiplier: float = Field(
         10.0, ge=0, le=1000, description="The gate's learning rate is this times learning_rate."

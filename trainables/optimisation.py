@@ -22,6 +22,22 @@ def make_optimizer(encoder: ResourceEncoder, config: TrainingConfig) -> torch.op
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
+@torch.no_grad()
+def keep_gate_upward(encoder: ResourceEncoder, optimizer: torch.optim.AdamW) -> None:
+    """Turn gate, attention output and their momentum round together if alpha has gone below 0.
+
+    (alpha, W_out) and (-alpha, -W_out) are the same function with mirrored gradients, so that
+    training goes on exactly as it would have; only the sign of alpha is chosen for every seed.
+    """
+    fusion = encoder.fusion
+    if fusion.gate_alpha >= 0:
+        return
+    fusion.flip_orientation()
+    projection = fusion.cross_attention.out_proj
+    for parameter in (fusion.gate_alpha, projection.weight, projection.bias):
+        optimizer.state[parameter]["exp_avg"].neg_()
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("lr_multiplier", 1.0)

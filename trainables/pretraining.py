@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,14 +17,13 @@ from torch import Tensor
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
 from trainables.data.templates import parse
-from trainables.errors import OutOfMemoryError
+from trainables.errors import DivergedError, OutOfMemoryError
 from trainables.llm.frozen import FrozenLLM
 from trainables.models.features import FIGURES
 from trainables.models.resource_encoder import evaluating
 from trainables.run import Batch, DeviceInputs, Run
 
 EVALUATION_BATCH = 64
-ORIENTATION_BATCHES = 8
 Report = dict[str, Any]
 
 
@@ -82,28 +82,6 @@ def evaluate(run: Run, llm: FrozenLLM) -> tuple[float, float]:
     return float(torch.cat(losses).mean()), float(torch.cat(cosines).mean())
 
 
-def orient_gate(run: Run, llm: FrozenLLM) -> None:
-    """Flip the fusion's output once, if need be, so that a healthy alpha grows upward from 0.
-
-    (alpha, W_out) and (-alpha, -W_out) are the same function; descent moves alpha against its
-    gradient, here summed over the first batches in another order than training's.
-    """
-    gate = run.encoder.fusion.gate_alpha
-    generator = torch.Generator().manual_seed(run.config.training.seed)
-    rows = run.inputs.train_rows
-    size = run.config.training.batch_size
-    order = rows[torch.randperm(len(rows), generator=generator)]
-    slope = 0.0
-    with evaluating(run.encoder):
-        for chosen in order.split(size)[:ORIENTATION_BATCHES]:
-            batch = run.inputs.batch(chosen, chosen % run.inputs.num_templates)
-            soft = run.encoder(batch.tool_index, batch.features)
-            loss = llm.token_losses(soft, batch.token_ids, batch.counts).mean()
-            slope += float(torch.autograd.grad(loss, gate)[0])
-    if slope > 0:
-        run.encoder.fusion.flip_orientation()
-
-
 def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
     """Share of the six figures that greedy decoding writes exactly as the target text does.
 
@@ -152,8 +130,6 @@ class Pretraining:
         config = run.config.training
         _set_determinism(config.deterministic, run.inputs.device)
         try:
-            if run.step == 0:
-                orient_gate(run, self.llm)
             while run.epoch < config.num_epochs:
                 report = self._epoch()
                 reached = config.target_loss is not None and (
@@ -183,6 +159,8 @@ class Pretraining:
             self.on_step(run)
         seconds = time.perf_counter() - start
         val_loss, retention = evaluate(run, self.llm)
+        if not math.isfinite(val_loss):
+            raise DivergedError(f"val_loss is {val_loss} after step {run.step}", run.step)
         run.epoch += 1
         series = run.series
         return {

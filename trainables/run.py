@@ -16,7 +16,12 @@ from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
 from trainables.errors import DivergedError
 from trainables.models.resource_encoder import ResourceEncoder
-from trainables.optimisation import learning_rate_at, make_optimizer, set_learning_rate
+from trainables.optimisation import (
+    keep_gate_upward,
+    learning_rate_at,
+    make_optimizer,
+    set_learning_rate,
+)
 from trainables.random_streams import RandomStreams, stream_seed
 
 
@@ -141,6 +146,7 @@ class Run:
         learning_rate = learning_rate_at(self.step, self.total_steps, training)
         set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
+        keep_gate_upward(self.encoder, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.series.loss.append(loss)

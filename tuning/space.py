@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
 from trainables.config import PretrainConfig
-from trainables.errors import ConfigError, UserError, did_you_mean
-from trainables.llm.location import check_heads, hidden_size, local_directory
+from trainables.errors import ConfigError, did_you_mean
+from trainables.llm.location import check_available, check_heads, llm_hidden_size
 from trainables.validation import build, set_dotted
 
 HEADS = "model.num_attention_heads"
@@ -57,7 +57,7 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
             with_params(config, {key: value}, f"{source}: search space")
         filled[key] = spec
     checked = SearchSpace(filled)
-    size = _llm_hidden_size(config)
+    size = llm_hidden_size(config.model)
     for heads in searched_heads(checked, config) if size else ():
         check_heads(heads, size or 0, f"{source}: `{HEADS}`")
     return checked
@@ -98,22 +98,13 @@ def draw(space: SearchSpace, trial: Draw) -> dict[str, Any]:
     return params
 
 
-def _llm_hidden_size(config: PretrainConfig) -> int | None:
-    directory = local_directory(config.model)
-    return hidden_size(directory) if directory else None
-
-
 def _auto_choices(key: str, config: PretrainConfig, source: str) -> list[int]:
     """Powers of two that divide D and leave each head at least 8 dimensions."""
     if key != HEADS:
         raise ConfigError(f"{source}: `choices: auto` is for `{HEADS}` only; list the choices")
-    size = _llm_hidden_size(config)
+    size = llm_hidden_size(config.model)
     if size is None:
-        raise UserError(
-            f"{source}: `{HEADS}: choices: auto` needs the LLM's hidden size, but "
-            f"`{config.model.llm_model}` is not in the cache `{config.model.cache_dir}` yet; run "
-            f"`hf download {config.model.llm_model} --cache-dir {config.model.cache_dir}` first, "
-            "or list the choices"
-        )
+        check_available(config.model)
+        raise ConfigError(f"{source}: `{HEADS}: choices: auto`: D is unknown; list the choices")
     powers = [2**i for i in range(MAX_HEADS.bit_length()) if 2**i <= MAX_HEADS]
     return [h for h in powers if size % h == 0 and size // h >= MIN_HEAD_SIZE] or [1]

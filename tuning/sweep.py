@@ -70,7 +70,12 @@ def launch(sweep: ResolvedSweep, say: Say) -> SweepRecord:
         say(f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {directory}")
         say(f"      tools {inputs_source.tool_registry}, table {inputs_source.profiling_data}")
         record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
-        return _run(directory, config, record, resume=False, say=say)
+        try:
+            return _run(directory, config, record, resume=False, say=say)
+        except UserError:
+            if not record.trials:  # nothing was made that could be resumed
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
 
 
 def resume(directory: Path, say: Say) -> SweepRecord:

@@ -137,6 +137,10 @@ class DedicatedTrial(tune.Trainable):
         self._reports: Iterator[tuple[Report, str | None]] = iter(())
         self._checkpoint: str | None = None
 
+    def __repr__(self) -> str:
+        """The name that Ray's dashboard and logs show for the actor."""
+        return self._name
+
     def step(self) -> Report:
         if self._run is None:
             self._start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,17 +174,54 @@ def test_early_stopping_frees_what_the_next_trial_needs(workplace: Path) -> None
     assert status.get("stopped early", 0) >= 2, out
 
 
-def test_a_diverging_trial_ends_alone(workplace: Path) -> None:
+EXPLODING = """
+import torch
+from transformers import Qwen2ForCausalLM
+
+class ExplodingForCausalLM(Qwen2ForCausalLM):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model.register_forward_hook(self.explode, with_kwargs=True)
+
+    def explode(self, module, args, kwargs, output):
+        soft = kwargs.get("inputs_embeds")
+        size = 0.0 if soft is None else float(soft[:, 0].norm(dim=-1).max())
+        if size > 100.0:
+            raise RuntimeError("the device is on fire")
+        if size > 15.0:
+            output.last_hidden_state = output.last_hidden_state * float("nan")
+        return output
+"""
+
+
+def make_exploding(llm: Path) -> None:
+    """A model with code of its own: NaN for a large soft token, an exception for a huge one."""
+    (llm / "exploding.py").write_text(EXPLODING)
+    config = json.loads((llm / "config.json").read_text())
+    config["architectures"] = ["ExplodingForCausalLM"]
+    config["auto_map"] = {"AutoModelForCausalLM": "exploding.ExplodingForCausalLM"}
+    (llm / "config.json").write_text(json.dumps(config))
+
+
+def test_a_trial_that_diverges_or_crashes_ends_alone(workplace: Path) -> None:
+    make_exploding(workplace / "llm")
     (workplace / "space.yaml").write_text(
-        "training.learning_rate: {type: choice, choices: [0.001, 1.0]}\n"
-        "training.max_grad_norm: {type: fixed, value: 1.0e+30}\n"
+        "training.learning_rate: {type: choice, choices: [0.001, 0.3, 1.0]}\n"
+        "training.batch_size: {type: choice, choices: [4, 8]}\n"
     )
     run(
-        workplace, "launch", "--config", "sweep.yaml", "--name", "wild", "--num_trials", "4",
-        "--set", "train.model.normalize=false", "--set", "train.training.gate_lr_multiplier=1000",
+        workplace, "launch", "--config", "sweep.yaml", "--name", "wild", "--num_trials", "6",
+        "--set", "train.model.trust_remote_code=true", "--set", "search={type: random, seed: 1}",
     )  # fmt: skip
     trials = answer(workplace, "trials", "wild")
-    assert "finished" in {t["status"] for t in trials}
+    assert all(math.isfinite(t["metrics"].get("val_loss", 0)) for t in trials)
+    by_rate: dict[float, set[str]] = defaultdict(set)
+    for trial in trials:
+        by_rate[trial["params"]["training.learning_rate"]].add(trial["status"])
+    assert by_rate[0.001] == {"finished"}
+    assert "diverged" in by_rate[0.3] | by_rate[1.0]
+    messages = [t["message"] for t in trials if t["status"] == "diverged"]
+    assert all(re.search(r"loss is nan at step \d+ \(learning_rate", m) for m in messages)
 
 
 def losses(out: str) -> list[float]:

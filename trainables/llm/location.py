@@ -36,7 +36,29 @@ def local_directory(config: ModelConfig) -> Path | None:
         found = try_to_load_from_cache(config.llm_model, "config.json", cache_dir=config.cache_dir)
     except HFValidationError as error:
         raise LLMError(f"`model.llm_model` is no directory and no hub id: {error}") from None
-    return Path(found).parent if isinstance(found, str) else None
+    directory = Path(found).parent if isinstance(found, str) else None
+    return directory if directory and _has_weights(directory) else None
+
+
+def _has_weights(directory: Path) -> bool:
+    return any(path.suffix in (".safetensors", ".bin") for path in directory.iterdir())
+
+
+def llm_hidden_size(config: ModelConfig) -> int | None:
+    """D from the LLM's files; of a hub id not cached yet, only its config.json is fetched."""
+    directory = local_directory(config)
+    if directory is None and not _offline() and _hub_within_reach():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            path = hf_hub_download(config.llm_model, "config.json", cache_dir=config.cache_dir)
+        except (HfHubHTTPError, OSError) as error:
+            raise LLMError(
+                f"`model.llm_model` is `{config.llm_model}`: the hub does not give it: {error}"
+            ) from None
+        directory = Path(path).parent
+    return hidden_size(directory) if directory else None
 
 
 def check_available(config: ModelConfig) -> None:
@@ -44,7 +66,7 @@ def check_available(config: ModelConfig) -> None:
     if local_directory(config) is not None:
         return
     name, cache = config.llm_model, config.cache_dir
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+    if _offline():
         why = "HF_HUB_OFFLINE is set"
     elif not _hub_within_reach():
         why = "the hub cannot be reached from here"
@@ -55,6 +77,10 @@ def check_available(config: ModelConfig) -> None:
         f"and {why}. On a machine with a network run `hf download {name} --cache-dir {cache}` and "
         "copy that directory here, or give the path of a local model directory, or `embedded`."
     )
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
 
 
 def _hub_within_reach() -> bool:
