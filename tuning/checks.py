@@ -25,6 +25,7 @@ from trainables.llm.location import (
 from trainables.models.features import NUM_FEATURES, RESOURCE_HIDDEN_SIZE
 from tuning.config import ASHA, ResolvedSweep, SweepConfig
 from tuning.monitors.table import duration
+from tuning.terminal import run_tune
 
 BATCH_SIZE = "training.batch_size"
 CHARACTERS_PER_TOKEN = 3.0
@@ -60,7 +61,7 @@ def check_sweep(sweep: ResolvedSweep) -> CheckedData:
     if sweep.directory.exists():
         raise UserError(
             f"the name `{sweep.name}` is already used: {sweep.directory}; choose another --name, "
-            f"or go on with it: python run_tune.py resume {sweep.name}"
+            f"or go on with it: {run_tune('resume', sweep.name)}"
         )
     _check_writable(sweep.directory.parent)
     return data

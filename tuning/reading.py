@@ -11,6 +11,7 @@ from rich.table import Table
 from tuning.export import best_of
 from tuning.monitors.table import figure, short_params, trial_table
 from tuning.store import SweepRecord, TrialRecord, list_sweeps, read_sweep
+from tuning.terminal import run_tune, shown_path
 
 Answer = dict[str, Any] | list[dict[str, Any]]
 
@@ -75,7 +76,7 @@ def _short(record: SweepRecord, trial: TrialRecord) -> dict[str, Any]:
 def show_list(storage: Path, console: Console) -> None:
     answer = list_answer(storage)
     if not answer:
-        console.print(f"no sweeps in {storage} yet; start one with `python run_tune.py launch`")
+        console.print(f"no sweeps in {storage} yet; start one with `{run_tune('launch')}`")
         return
     table = Table(box=None, pad_edge=False)
     for name in ("sweep", "state", "path"):
@@ -98,7 +99,7 @@ def show_status(directory: Path, console: Console) -> None:
             f"{short_params(best['params'])}"
         )
     if answer["state"] == "interrupted":
-        console.print(f"resume: python run_tune.py resume {answer['sweep']}")
+        console.print(f"resume: {run_tune('resume', str(answer['sweep']))}", soft_wrap=True)
 
 
 def show_trials(directory: Path, console: Console) -> None:
@@ -126,7 +127,7 @@ def show_summary(record: SweepRecord, directory: Path, storage: Path, console: C
     counts = ", ".join(f"{n} {status}" for status, n in record.counts().items())
     message = f": {record.message}" if record.message else ""
     console.print(f"\nSweep {record.name} {record.state}{message}. Trials: {counts}.")
-    where = "" if storage == Path("sweeps") else f" --storage {storage}"
+    where = [] if shown_path(storage) == "sweeps" else ["--storage", shown_path(storage)]
     if record.state != "finished":
         console.print(
             f"Resume:      python run_tune.py resume {record.name}{where}", soft_wrap=True
@@ -142,10 +143,10 @@ def show_summary(record: SweepRecord, directory: Path, storage: Path, console: C
     for key, value in best.params.items():
         console.print(f"             {key} = {value}")
     lines = {
-        "Checkpoint": directory / str(best.checkpoint),
-        "Exported": directory / "best",
-        "Load it": f'ResourceEncoder.from_pretrained("{directory / "best"}")',
-        "Look closer": f"python run_tune.py trials {record.name}{where}",
+        "Checkpoint": shown_path(directory / str(best.checkpoint)),
+        "Exported": shown_path(directory / "best"),
+        "Load it": f'ResourceEncoder.from_pretrained("{shown_path(directory / "best")}")',
+        "Look closer": run_tune("trials", record.name, *where),
     }
     for label, text in lines.items():
         console.print(f"{label + ':':12} {text}", soft_wrap=True, highlight=False)

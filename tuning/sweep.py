@@ -47,6 +47,7 @@ from tuning.store import (
     read_sweep,
     write_manifest,
 )
+from tuning.terminal import program, shown_path
 from tuning.trial import DedicatedTrial, TrialSettings, trial_name
 
 TUNE_DIR = "tune"
@@ -63,12 +64,15 @@ Say = Callable[[str], None]
 def launch(sweep: ResolvedSweep, say: Say) -> SweepRecord:
     """Run a new sweep to its end; ``sweep`` has been checked, its directory does not exist."""
     directory = sweep.directory
-    inputs_source = sweep.config.train.data
+    data = sweep.config.train.data
     create_directory(sweep)
     with _locked(directory):
         config = load_sweep(directory / CONFIG_FILE)
-        say(f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {directory}")
-        say(f"      tools {inputs_source.tool_registry}, table {inputs_source.profiling_data}")
+        say(
+            f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {shown_path(directory)}"
+        )
+        for path in (data.tool_registry, data.profiling_data):
+            say(f"      {shown_path(Path(path))}")
         record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
         try:
             return _run(directory, config, record, resume=False, say=say)
@@ -83,7 +87,7 @@ def resume(directory: Path, say: Say) -> SweepRecord:
     config = load_sweep(directory / CONFIG_FILE)
     with _locked(directory):
         record = read_sweep(directory)
-        say(f"[1/4] Sweep {record.name}: going on where it was, in {directory}")
+        say(f"[1/4] Sweep {record.name}: going on where it was, in {shown_path(directory)}")
         started = any((directory / TUNE_DIR).glob("experiment_state-*.json"))
         return _run(directory, config, record, resume=started, say=say)
 
@@ -168,7 +172,8 @@ def _run(
         concurrent = _concurrency(config, cluster)
         say(f"[3/4] Ray: {_resources(cluster)}, {concurrent} trials at a time")
         if cluster.dashboard:
-            say(f"      dashboard http://{cluster.dashboard} (token: run `ray get-auth-token`)")
+            token = f"{program('ray')} get-auth-token"
+            say(f"      dashboard http://{cluster.dashboard} (its token: run `{token}`)")
         say("[4/4] Trials")
         callback = SweepCallback(
             record, EventLog(directory), directory, _monitors(directory, config, record, inputs)
@@ -226,6 +231,7 @@ def _tune(
         directory / TRAIN_RUNS_DIR,
     )
     trainable = tune.with_parameters(DedicatedTrial, settings=settings)
+    trainable.__qualname__ = DedicatedTrial.__name__  # what the dashboard shows as its class
     tune.register_trainable(TRAINABLE_NAME, trainable)
     tune.run(
         TRAINABLE_NAME,

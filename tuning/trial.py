@@ -23,7 +23,7 @@ from trainables.config import PretrainConfig
 from trainables.ray_train import WorkerSettings, make_trainer
 from tuning.space import with_params
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 1.0
 ABORT_SECONDS = 10.0
 Report = dict[str, Any]
 

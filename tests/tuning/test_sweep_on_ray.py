@@ -104,7 +104,7 @@ def gauge_lines() -> list[str]:
 def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
     process = start(workplace, "launch", "--config", "sweep.yaml", "--name", "one", "--log_wandb")
     dashboard = wait_for_line(process, "dashboard http")
-    assert "ray get-auth-token" in dashboard
+    assert "ray get-auth-token`" in dashboard
     wait_for_line(process, r"trial_0000 epoch 2/3")
     gauges = gauge_lines()
     wanted = [g for g in gauges if g.startswith("ray_encoder_gate_alpha")]
