@@ -68,9 +68,8 @@ def launch(sweep: ResolvedSweep, say: Say) -> SweepRecord:
     create_directory(sweep)
     with _locked(directory):
         config = load_sweep(directory / CONFIG_FILE)
-        say(
-            f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {shown_path(directory)}"
-        )
+        where = shown_path(directory)
+        say(f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {where}")
         for path in (data.tool_registry, data.profiling_data):
             say(f"      {shown_path(Path(path))}")
         record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
