@@ -9,6 +9,11 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Wrong input or environment: shown as one line ``error: ...``, exit status 2."""
 
+    def __init__(self, message: str) -> None:
+        """Line breaks become blanks, other control characters are escaped: one line, always."""
+        line = " ".join(message.splitlines())
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+
 
 class ConfigError(UserError):
     """A configuration file, key or value that cannot be used."""

@@ -17,6 +17,7 @@ from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs, make_shared_inputs
 from trainables.data.reading import CheckedData
 from trainables.data.registry import Tool
+from trainables.errors import DataError
 from trainables.files import replace_file
 from trainables.llm.frozen import FrozenLLM, llm_fingerprint
 from trainables.llm.location import local_directory
@@ -57,9 +58,16 @@ def prepare_inputs(
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [[*ids, *end] for ids in encoded]
 
-    return make_shared_inputs(
+    inputs = make_shared_inputs(
         data.tools, data.rows, tool_embeddings, encode, data.train_rows, data.val_rows
     )
+    longest = inputs.token_ids.shape[2]
+    if longest > llm.max_tokens:
+        raise DataError(
+            f"the longest target text has {longest} tokens, but the LLM reads at most "
+            f"{llm.max_tokens}; shorten the tools' names"
+        )
+    return inputs
 
 
 def _cache_path(llm: FrozenLLM, config: PretrainConfig, prompts: Sequence[str]) -> Path | None:

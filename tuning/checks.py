@@ -152,7 +152,7 @@ def describe_sweep(config: SweepConfig, data: CheckedData) -> list[str]:
         )
     elif not Path("/dev/nvidia0").exists():
         cores = os.cpu_count() or 1
-        seconds = cost.flops / (_matmul_rate() * cores)
+        seconds = cost.flops / _matmul_rate()
         lines.append(
             f"time         about {duration(seconds)} of computing on {cores} cores, rough; a "
             "dedicated trial adds about 15 s to start"
@@ -161,7 +161,7 @@ def describe_sweep(config: SweepConfig, data: CheckedData) -> list[str]:
 
 
 def _matmul_rate() -> float:
-    """fp32 multiply-adds per second of this process on matrices of a small LLM's size, x 2."""
+    """FLOP/s of fp32 matrix products on all cores."""
     size = 512
     a = np.ones((size, size), dtype=np.float32)
     a @ a
@@ -169,7 +169,7 @@ def _matmul_rate() -> float:
     repeats = 10
     for _ in range(repeats):
         a @ a
-    return 2 * size**3 * repeats / (time.perf_counter() - start) / (os.cpu_count() or 1)
+    return 2 * size**3 * repeats / (time.perf_counter() - start)
 
 
 def check_train(config: PretrainConfig) -> CheckedData:

@@ -12,7 +12,7 @@ from tests.conftest import CPU, ConfigMaker, write_llm
 from trainables.config import EMBEDDED_DIR
 from trainables.data.dataset import SharedInputs
 from trainables.data.reading import read_data
-from trainables.errors import LLMError
+from trainables.errors import DataError, LLMError
 from trainables.llm.frozen import FrozenLLM, llm_fingerprint
 from trainables.preparation import embed_tools, prepare_inputs
 from trainables.pretraining import Pretraining
@@ -147,3 +147,9 @@ def test_fingerprint_follows_the_weights(tmp_path: Path) -> None:
 def test_the_embedded_llm_is_small() -> None:
     size = sum(path.stat().st_size for path in EMBEDDED_DIR.iterdir())
     assert size < 8 * 2**20
+
+
+def test_a_description_longer_than_the_llm_reads_is_named(llm: FrozenLLM) -> None:
+    llm.model.config.max_position_embeddings = 40
+    with pytest.raises(DataError, match=r"`Tool: b` has \d+ tokens, but the LLM reads at most 40"):
+        llm.last_token_states(["Tool: a", "Tool: b\n" + "very long " * 9])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as transformers_logging
 
 from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
-from trainables.errors import LLMError
+from trainables.errors import DataError, LLMError
 from trainables.llm.location import check_available
 from trainables.models.semantic_encoder import last_token_state
 
@@ -79,6 +80,12 @@ class FrozenLLM:
     def hidden_size(self) -> int:
         return int(self.model.config.get_text_config().hidden_size)  # type: ignore[union-attr,operator]
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence that the model has positions for."""
+        config = self.model.config.get_text_config()  # type: ignore[union-attr,operator]
+        return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
+
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         try:
@@ -98,6 +105,12 @@ class FrozenLLM:
             texts = list(prompts[start : start + PROMPTS_PER_PASS])
             batch = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
             mask = batch["attention_mask"]
+            if mask.shape[1] > self.max_tokens:
+                longest = texts[int(mask.sum(dim=1).argmax())].splitlines()[0]
+                raise DataError(
+                    f"the description of `{longest}` has {mask.shape[1]} tokens, but the LLM reads "
+                    f"at most {self.max_tokens}; shorten it"
+                )
             output = self.body(input_ids=batch["input_ids"], attention_mask=mask, use_cache=False)
             states.append(last_token_state(output.last_hidden_state, mask).float().cpu())
         return torch.cat(states)
