@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,8 @@ def _launch(options: argparse.Namespace) -> int:
     sweep, _ = _sweep(options, name)
     from tuning.sweep import launch
 
-    record = launch(sweep, _say)
-    return _summary(record, sweep.directory)
+    launch(sweep, _say_on_stdout())
+    return _summary(sweep.directory)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -200,7 +201,8 @@ def _resume(options: argparse.Namespace) -> int:
         raise UserError(f"sweep `{options.name}` has finished; see `best` and `export`")
     from tuning.sweep import resume
 
-    return _summary(resume(directory, _say), directory)
+    resume(directory, _say_on_stdout())
+    return _summary(directory)
 
 
 def _validate(options: argparse.Namespace) -> None:
@@ -268,13 +270,16 @@ def _find(options: argparse.Namespace) -> Path:
     return find_sweep(Path(options.storage or DEFAULT_STORAGE), options.name)
 
 
-def _summary(record: Any, directory: Path) -> int:
+def _summary(directory: Path) -> int:
     from tuning.monitors.table import make_console
     from tuning.reading import show_summary
+    from tuning.store import read_sweep
 
+    record = read_sweep(directory)
     show_summary(record, directory, directory.parent, make_console())
     return 0 if record.state == "finished" else 1
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _say_on_stdout() -> Callable[[str], None]:
+    """Bound to this moment's stdout: while Ray runs, what others print goes to a file."""
+    return partial(print, file=sys.stdout, flush=True)

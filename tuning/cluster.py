@@ -20,6 +20,7 @@ ENVIRONMENT = {
     **RAY_TRAIN_ENVIRONMENT,
     "TUNE_GLOBAL_CHECKPOINT_S": SNAPSHOT_SECONDS,
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table; the sweep has a better one
 }
 
@@ -40,8 +41,12 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
     _log_to(log_file)
     os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
     project = str(Path(__file__).parents[1])
-    # Ray prints some warnings straight to stderr; those belong to the file, too.
-    with log_file.open("a") as chatter, contextlib.redirect_stderr(chatter):
+    # Ray prints some warnings straight to the terminal; those belong to the file, too.
+    with (
+        log_file.open("a") as chatter,
+        contextlib.redirect_stderr(chatter),
+        contextlib.redirect_stdout(chatter),
+    ):
         context = ray.init(
             log_to_driver=False,
             logging_level=logging.WARNING,

@@ -79,8 +79,11 @@ def _card(
     return f"""# Resource encoder from sweep `{record.name}`
 
 The best of {len(record.trials)} trials by {record.metric} ({record.mode}): {best.trial_id},
-{best.described_status}. Frozen LLM: {Path(llm).name if Path(llm).is_absolute() else llm}, hidden
-size {encoder["hidden_size"]}. Tools: {tools}.
+{best.described_status}.
+
+- frozen LLM: {Path(llm).name if Path(llm).is_absolute() else llm}
+- hidden size: {encoder["hidden_size"]}
+- tools: {tools}
 
 ```python
 from trainables.models.resource_encoder import ResourceEncoder

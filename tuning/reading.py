@@ -115,7 +115,7 @@ def show_best(directory: Path, console: Console) -> None:
     console.print(f"{answer['trial_id']}: {answer['metric']} {figure(answer['value'])}")
     for key, value in answer["params"].items():
         console.print(f"  {key} = {value}")
-    metrics = ", ".join(f"{k} {figure(v)}" for k, v in answer["metrics"].items())
+    metrics = ", ".join(f"{k} {v:.4g}" for k, v in answer["metrics"].items())
     console.print(f"metrics: {metrics}", soft_wrap=True)
     console.print(f"checkpoint: {answer['checkpoint']}", soft_wrap=True)
 
@@ -129,9 +129,8 @@ def show_summary(record: SweepRecord, directory: Path, storage: Path, console: C
     console.print(f"\nSweep {record.name} {record.state}{message}. Trials: {counts}.")
     where = [] if shown_path(storage) == "sweeps" else ["--storage", shown_path(storage)]
     if record.state != "finished":
-        console.print(
-            f"Resume:      python run_tune.py resume {record.name}{where}", soft_wrap=True
-        )
+        command = run_tune("resume", record.name, *where)
+        console.print(f"Resume:      {command}", soft_wrap=True, highlight=False)
     best = record.best()
     if best is None:
         return

@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune import PlacementGroupFactory, ResultGrid
 from ray.tune.experiment import Trial
 from ray.tune.search import ConcurrencyLimiter
+from rich.console import Console
 
 from trainables.data.dataset import SharedInputs
 from trainables.data.reading import read_data
@@ -32,7 +33,7 @@ from tuning.mailbox import open_mailbox
 from tuning.monitors.base import Monitor
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
-from tuning.monitors.table import TableMonitor
+from tuning.monitors.table import TableMonitor, make_console
 from tuning.monitors.wandb import WandbMonitor
 from tuning.schedulers import make_scheduler
 from tuning.search import OptunaSearcher, export_study
@@ -61,7 +62,7 @@ PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb")
 Say = Callable[[str], None]
 
 
-def launch(sweep: ResolvedSweep, say: Say) -> SweepRecord:
+def launch(sweep: ResolvedSweep, say: Say) -> None:
     """Run a new sweep to its end; ``sweep`` has been checked, its directory does not exist."""
     directory = sweep.directory
     data = sweep.config.train.data
@@ -74,21 +75,21 @@ def launch(sweep: ResolvedSweep, say: Say) -> SweepRecord:
             say(f"      {shown_path(Path(path))}")
         record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
         try:
-            return _run(directory, config, record, resume=False, say=say)
+            _run(directory, config, record, resume=False, say=say)
         except UserError:
             if not record.trials:  # nothing was made that could be resumed
                 shutil.rmtree(directory, ignore_errors=True)
             raise
 
 
-def resume(directory: Path, say: Say) -> SweepRecord:
+def resume(directory: Path, say: Say) -> None:
     """Go on with an interrupted sweep, from Ray's checkpoints and the searcher's state."""
     config = load_sweep(directory / CONFIG_FILE)
     with _locked(directory):
         record = read_sweep(directory)
         say(f"[1/4] Sweep {record.name}: going on where it was, in {shown_path(directory)}")
         started = any((directory / TUNE_DIR).glob("experiment_state-*.json"))
-        return _run(directory, config, record, resume=started, say=say)
+        _run(directory, config, record, resume=started, say=say)
 
 
 def results(directory: Path) -> ResultGrid:
@@ -163,9 +164,10 @@ def _locked(directory: Path) -> Any:
 
 def _run(
     directory: Path, config: SweepConfig, record: SweepRecord, *, resume: bool, say: Say
-) -> SweepRecord:
+) -> None:
     say("[2/4] Frozen LLM, tool embeddings, target texts: once for all trials")
     inputs = prepare(config, say)
+    console = make_console()
     with ray_cluster(directory / "logs" / "ray.log") as cluster:
         check_slots(cluster, config.execution.workers_per_trial, "execution.workers_per_trial")
         concurrent = _concurrency(config, cluster)
@@ -175,7 +177,10 @@ def _run(
             say(f"      dashboard http://{cluster.dashboard} (its token: run `{token}`)")
         say("[4/4] Trials")
         callback = SweepCallback(
-            record, EventLog(directory), directory, _monitors(directory, config, record, inputs)
+            record,
+            EventLog(directory),
+            directory,
+            _monitors(directory, config, record, inputs, console),
         )
         searcher = OptunaSearcher(config.search_space, config.search, config.metric, config.mode)
         try:
@@ -189,7 +194,6 @@ def _run(
     export_study(searcher.study, directory / "study.journal", record.name)
     if record.best() is not None:
         export_best(directory, record, directory / "best", replace=True)
-    return record
 
 
 def prepare(config: SweepConfig, say: Say) -> SharedInputs:
@@ -269,10 +273,14 @@ def _resources(cluster: Cluster) -> str:
 
 
 def _monitors(
-    directory: Path, config: SweepConfig, record: SweepRecord, inputs: SharedInputs
+    directory: Path,
+    config: SweepConfig,
+    record: SweepRecord,
+    inputs: SharedInputs,
+    console: Console,
 ) -> list[Monitor]:
     monitors: list[Monitor] = [
-        TableMonitor(record, config.train.training.num_epochs),
+        TableMonitor(record, config.train.training.num_epochs, console),
         GaugeMonitor(record.name),
     ]
     if config.log_wandb:

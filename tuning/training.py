@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -185,6 +186,7 @@ def _follow(
     wandb: WandbProcess | None,
 ) -> None:
     """One line per epoch, with an estimate of the time left."""
+    say = partial(tqdm.write, file=sys.stdout)  # while Ray runs, others' output goes to a file
     start, epochs = time.perf_counter(), config.training.num_epochs
     done_before = len(history)
     for report in reports:
@@ -197,13 +199,13 @@ def _follow(
         left = (
             "" if report["last"] else f" - {duration(per_epoch * (epochs - report['epoch']))} left"
         )
-        tqdm.write(
+        say(
             f"Epoch {report['epoch']}/{epochs} - Train Loss: {report['train_loss']:.4f} - "
             f"Gate α: {report['gate_alpha']:.4f} - Val Loss: {report['val_loss']:.4f} - "
             f"Retention: {report['semantic_retention']:.4f}{left}"
         )
         if "field_accuracy" in report:
-            tqdm.write(f"field accuracy on held-out configurations: {report['field_accuracy']:.4f}")
+            say(f"field accuracy on held-out configurations: {report['field_accuracy']:.4f}")
     if wandb is not None:
         wandb.finish(config.logging.output_dir, "finished")
 

@@ -29,7 +29,9 @@ COLOURS = {
 
 def make_console() -> Console:
     """Standard output; where it is no terminal, wide enough for a row of the table."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return Console(
+        file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH
+    )
 
 
 def short_params(params: Mapping[str, Any]) -> str:
@@ -119,16 +121,21 @@ def _row(record: SweepRecord, trial: TrialRecord) -> list[Text | str]:
 class TableMonitor:
     """A live table on a terminal; otherwise one line per epoch and ending."""
 
-    def __init__(
-        self, record: SweepRecord, num_epochs: int, console: Console | None = None
-    ) -> None:
-        self._console = console or make_console()
+    def __init__(self, record: SweepRecord, num_epochs: int, console: Console) -> None:
+        self._console = console
         self._num_epochs = num_epochs
         self._left = TimeLeft(num_epochs)
         self._record = record
         self._live: Live | None = None
         if self._console.is_terminal:
-            self._live = Live(self._screen(), console=self._console, refresh_per_second=4)
+            # What others write to stderr goes to the log file, not above the table.
+            self._live = Live(
+                self._screen(),
+                console=self._console,
+                refresh_per_second=4,
+                redirect_stderr=False,
+                redirect_stdout=False,
+            )
             self._live.start()
 
     def on_event(self, record: SweepRecord, event: Event, report: dict[str, Any]) -> None:
