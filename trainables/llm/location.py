@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
-from urllib.parse import urlparse
 
 from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
 from trainables.errors import LLMError
+from trainables.network import within_reach
 
 REACH_SECONDS = 1.5
 HIDDEN_SIZE_KEYS = ("hidden_size", "n_embd", "d_model")
@@ -86,15 +85,7 @@ def _offline() -> bool:
 def _hub_within_reach() -> bool:
     from huggingface_hub import constants
 
-    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
-        return True  # only the proxy can tell
-    parts = urlparse(constants.ENDPOINT)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), REACH_SECONDS).close()
-    except OSError:
-        return False
-    return True
+    return within_reach(constants.ENDPOINT, REACH_SECONDS)
 
 
 def hidden_size(directory: Path) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from typing import Any
 from urllib.parse import urlparse
 
 import wandb
+
+from trainables.network import within_reach
 
 NETWORK_SECONDS = 3.0
 
@@ -20,7 +21,7 @@ def choose_mode() -> str:
         return mode
     settings = wandb.Settings()
     has_key = bool(os.environ.get("WANDB_API_KEY")) or _key_in_netrc(settings.base_url)
-    return "online" if has_key and _reachable(settings.base_url) else "offline"
+    return "online" if has_key and within_reach(settings.base_url, NETWORK_SECONDS) else "offline"
 
 
 def _key_in_netrc(url: str) -> bool:
@@ -30,16 +31,6 @@ def _key_in_netrc(url: str) -> bool:
         return netrc.netrc().authenticators(urlparse(url).hostname or "") is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def _reachable(url: str) -> bool:
-    parts = urlparse(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), NETWORK_SECONDS).close()
-    except OSError:
-        return False
-    return True
 
 
 class Runs:
