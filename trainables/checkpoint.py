@@ -8,6 +8,7 @@ meta.json                           format version, configuration, place, histor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -23,6 +24,7 @@ from torch import Tensor
 from trainables.config import PretrainConfig
 from trainables.errors import CheckpointError
 from trainables.files import file_digest, new_directory
+from trainables.models.features import FeatureStatistics
 from trainables.models.resource_encoder import CONFIG_FILE, WEIGHTS_FILE
 from trainables.run import Run
 
@@ -59,11 +61,15 @@ def write_checkpoint(directory: Path, run: Run, history: list[dict[str, Any]]) -
 
 
 def save_checkpoint(parent: Path, run: Run, history: list[dict[str, Any]]) -> Path:
-    """``parent/checkpoint_<epoch>``, written aside and renamed; one that is there is kept."""
-    path = parent / f"checkpoint_{run.epoch:06d}"
-    if not path.exists():
-        new_directory(path, lambda aside: write_checkpoint(aside, run, history))
+    """``parent/checkpoint_<epoch>``, written aside and renamed; replaces one of that name."""
+    path = checkpoint_path(parent, run.epoch)
+    shutil.rmtree(path, ignore_errors=True)
+    new_directory(path, lambda aside: write_checkpoint(aside, run, history))
     return path
+
+
+def checkpoint_path(parent: Path, epoch: int) -> Path:
+    return parent / f"checkpoint_{epoch:06d}"
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
@@ -92,7 +98,9 @@ def load_checkpoint(directory: Path, run: Run) -> list[dict[str, Any]]:
     """Put ``run`` where the checkpoint was, bit for bit; returns the history until there."""
     meta = read_meta(directory)
     _check_same_training(directory, meta["config"], run.config)
-    run.encoder.load_state_dict(load_file(directory / WEIGHTS_FILE))
+    weights = load_file(directory / WEIGHTS_FILE)
+    _check_same_data(directory, meta, weights, run)
+    run.encoder.load_state_dict(weights)
     _load_optimizer_state(run, load_file(directory / OPTIMIZER_FILE))
     run.streams.load_state(load_file(directory / RANDOM_FILE))
     run.epoch, run.step = meta["epoch"], meta["step"]
@@ -116,6 +124,16 @@ def newest_whole(parent: Path) -> Path:
             continue
         return path
     raise CheckpointError(f"{parent}: no whole checkpoint here; start without --resume")
+
+
+def best_checkpoint(parent: Path) -> Path | None:
+    """The checkpoint with the lowest val_loss, by meta data alone; unreadable ones do not count."""
+    found = []
+    for path in checkpoints(parent):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            meta = json.loads((path / META_FILE).read_text())
+            found.append((float(meta["metrics"]["val_loss"]), path))
+    return min(found)[1] if found else None
 
 
 def prune(parent: Path, keep: int, best: Path | None) -> None:
@@ -162,3 +180,18 @@ def _check_same_training(directory: Path, saved: dict[str, Any], config: Pretrai
                     f"{directory}: was trained with `{section}.{key}` = {before!r}, but the "
                     f"configuration says {value!r}; give the same value, or train without resuming"
                 )
+
+
+def _check_same_data(
+    directory: Path, meta: dict[str, Any], weights: dict[str, Tensor], run: Run
+) -> None:
+    """Tools, LLM and table show in the semantic embeddings and the feature statistics."""
+    saved = weights["semantic_encoder.tool_semantic_embeddings"]
+    current = run.encoder.semantic_encoder.tool_semantic_embeddings.cpu()
+    same_tools = saved.shape == current.shape and torch.allclose(saved, current, 1e-2, 1e-2)
+    statistics = FeatureStatistics.from_dict(meta["feature_statistics"])
+    if not same_tools or statistics != run.inputs.source.statistics:
+        what = "another profiling table" if same_tools else "other tools or another LLM"
+        raise CheckpointError(
+            f"{directory}: was trained with {what}; give the same data, or train without resuming"
+        )

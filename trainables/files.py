@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from trainables.errors import UserError
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """``write`` a file beside ``path``, flush it to disk, then rename it onto ``path``."""
@@ -24,6 +26,14 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             aside.unlink()
+
+
+def exists(path: Path, what: str) -> bool:
+    """``path.exists()``; a path that the system cannot even look up is the user's error."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{what}: {path} cannot be looked up: {error.strerror}") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainables.config import PretrainConfig
+from trainables.config import PretrainConfig, TrainingConfig
 from trainables.data.dataset import SharedInputs
 from trainables.data.templates import parse
 from trainables.errors import DivergedError, OutOfMemoryError
@@ -91,7 +92,7 @@ def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
     rows = run.inputs.val_rows
     count = min(samples, len(rows))
     places = (torch.arange(count) * len(rows)) // count
-    limit = int(run.inputs.source.token_counts.max()) + 4
+    limit = min(int(run.inputs.source.token_counts.max()) + 4, llm.max_tokens - 1)
     right = 0
     with torch.no_grad(), evaluating(run.encoder):
         for part in places.split(EVALUATION_BATCH):
@@ -102,6 +103,20 @@ def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
                 truth = zip(FIGURES, run.inputs.source.written_figures[place], strict=True)
                 right += sum(said.get(name) == value for name, value in truth)
     return right / (count * len(FIGURES))
+
+
+@contextmanager
+def out_of_memory_named(config: TrainingConfig, run: Run | None = None) -> Iterator[None]:
+    """Turns the device's out-of-memory error into the trial's."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        step = run.step + 1 if run else 0
+        raise OutOfMemoryError(
+            f"no memory left on the device at step {step} (batch_size {config.batch_size}): "
+            f"{str(error).splitlines()[0]}",
+            step,
+        ) from None
 
 
 class Pretraining:
@@ -129,8 +144,8 @@ class Pretraining:
         run = self.run
         config = run.config.training
         _set_determinism(config.deterministic, run.inputs.device)
-        try:
-            while run.epoch < config.num_epochs:
+        while run.epoch < config.num_epochs:
+            with out_of_memory_named(config, run):
                 report = self._epoch()
                 reached = config.target_loss is not None and (
                     report["val_loss"] <= config.target_loss
@@ -140,15 +155,9 @@ class Pretraining:
                     report["field_accuracy"] = field_accuracy(
                         run, self.llm, config.field_accuracy_samples
                     )
-                yield report
-                if report["last"]:
-                    return
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                f"no memory left on the device at step {run.step + 1} (batch_size "
-                f"{config.batch_size}): {str(error).splitlines()[0]}",
-                run.step + 1,
-            ) from None
+            yield report
+            if report["last"]:
+                return
 
     def _epoch(self) -> Report:
         run = self.run

@@ -13,7 +13,7 @@ import ray
 import ray.train
 
 from trainables.config import PretrainConfig
-from trainables.errors import TrialEndedError
+from trainables.errors import OutOfMemoryError, TrialEndedError
 from trainables.metrics import scalars
 from trainables.sharing import get_inputs
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trainables.pretraining import Pretraining
 
-WORKER_RESTARTS = 2
+WORKER_RESTARTS = 1
 CONTROLLER_RESTARTS = 3
 
 # Ray's defaults make a report wait up to two seconds and add a process per run; they are read
@@ -34,6 +34,7 @@ RAY_TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS does not repeat itself
 }
 
 
@@ -55,28 +56,32 @@ def train_worker(loop_config: dict[str, Any]) -> None:
 
     from trainables.checkpoint import load_checkpoint
     from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
-    from trainables.pretraining import Pretraining, Shard
+    from trainables.pretraining import Pretraining, Shard, out_of_memory_named
 
     settings: WorkerSettings = loop_config["settings"]
     context = ray.train.get_context()
     shard = Shard(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
     config = settings.config
-    llm = FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
-    pretraining = Pretraining(config, get_inputs(settings.inputs), llm, shard)
     history: list[dict[str, Any]] = []
-    with _starting_point(settings) as directory:
-        if directory is not None:
-            history = load_checkpoint(directory, pretraining.run)
     try:
+        with out_of_memory_named(config.training):
+            dtype = select_dtype(config.training.precision, device)
+            llm = FrozenLLM.load(config.model, device, dtype)
+            pretraining = Pretraining(config, get_inputs(settings.inputs), llm, shard)
+            with _starting_point(settings) as directory:
+                if directory is not None:
+                    history = load_checkpoint(directory, pretraining.run)
         for report in pretraining.reports():
             history.append(scalars(report))
             report["outcome"] = "finished" if report["last"] else "running"
             _report(report, pretraining, history)
     except TrialEndedError as error:
+        if shard.size > 1 and isinstance(error, OutOfMemoryError):
+            raise  # the others are waiting for this worker: the whole group has to end
         last = history[-1] if history else {"epoch": 0, "step": 0}
         ending = {**last, "last": True, "outcome": error.status, "message": error.message}
-        _report(ending, pretraining, history, with_checkpoint=False)
+        ray.train.report(ending if shard.rank == 0 else {})
 
 
 def make_trainer(
@@ -87,7 +92,10 @@ def make_trainer(
     workers: int,
     callbacks: Sequence[Any],
 ) -> TorchTrainer:
-    """A Ray Train run of ``workers`` workers, one GPU each where the cluster has them."""
+    """A Ray Train run of ``workers`` workers, one GPU each where the cluster has them.
+
+    It keeps every checkpoint: whoever reads its reports removes those that were read.
+    """
     from ray.train.torch import TorchConfig, TorchTrainer
 
     use_gpu = ray.cluster_resources().get("GPU", 0) > 0
@@ -104,7 +112,6 @@ def make_trainer(
             name=name,
             storage_path=storage_path,
             callbacks=list(callbacks),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             failure_config=ray.train.FailureConfig(
                 max_failures=WORKER_RESTARTS, controller_failure_limit=CONTROLLER_RESTARTS
             ),
@@ -129,11 +136,10 @@ def _report(
     report: dict[str, Any],
     pretraining: Pretraining,
     history: list[dict[str, Any]],
-    with_checkpoint: bool = True,
 ) -> None:
     """Every worker takes part; the first one carries the figures and the checkpoint."""
-    if pretraining.shard.rank != 0 or not with_checkpoint:
-        ray.train.report(report if pretraining.shard.rank == 0 else {})
+    if pretraining.shard.rank != 0:
+        ray.train.report({})
         return
     from trainables.checkpoint import write_checkpoint
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from trainables.optimisation import (
     set_learning_rate,
 )
 from trainables.random_streams import RandomStreams, stream_seed
+
+CPU = torch.device("cpu")
 
 
 class Batch(NamedTuple):
@@ -56,9 +59,9 @@ class DeviceInputs:
         self.tool_index = _tensor(inputs.tool_index, device)
         self.features = _tensor(inputs.features, device)
         self.token_ids = _tensor(inputs.token_ids, device)
-        self.token_counts = torch.from_numpy(inputs.token_counts.copy())  # CPU: sizes are needed
-        self.train_rows = torch.from_numpy(inputs.train_rows.copy())
-        self.val_rows = torch.from_numpy(inputs.val_rows.copy())
+        self.token_counts = _tensor(inputs.token_counts, CPU)  # CPU: sizes are needed
+        self.train_rows = _tensor(inputs.train_rows, CPU)
+        self.val_rows = _tensor(inputs.val_rows, CPU)
 
     @property
     def num_templates(self) -> int:
@@ -158,4 +161,7 @@ class Run:
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(array)).to(device)
+    """A view on the CPU: arrays from the object store are read-only, and so are we."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array).to(device)

@@ -16,6 +16,7 @@ from trainables.data.dataset import check_sizes
 from trainables.data.reading import CheckedData, read_data
 from trainables.data.templates import TEMPLATES, describe
 from trainables.errors import ConfigError, UserError
+from trainables.files import exists
 from trainables.llm.location import (
     check_available,
     check_heads,
@@ -58,13 +59,17 @@ def check_sweep(sweep: ResolvedSweep) -> CheckedData:
         raise ConfigError(
             "`metric` is field_accuracy, but `training.field_accuracy_samples` is 0; raise it"
         )
+    _check_writable(sweep.directory.parent)
+    return data
+
+
+def check_name_is_free(sweep: ResolvedSweep) -> None:
+    """A sweep never writes into another one's directory."""
     if sweep.directory.exists():
         raise UserError(
             f"the name `{sweep.name}` is already used: {sweep.directory}; choose another --name, "
             f"or go on with it: {run_tune('resume', sweep.name)}"
         )
-    _check_writable(sweep.directory.parent)
-    return data
 
 
 def _batch_sizes(space: SearchSpace) -> Iterator[int]:
@@ -74,7 +79,7 @@ def _batch_sizes(space: SearchSpace) -> Iterator[int]:
 
 
 def _check_writable(storage: Path) -> None:
-    nearest = next(p for p in (storage, *storage.parents) if p.exists())
+    nearest = next(p for p in (storage, *storage.parents) if exists(p, "`storage`"))
     if not nearest.is_dir():
         raise UserError(f"`storage`: {nearest} is not a directory; give another --storage")
     if not os.access(nearest, os.W_OK | os.X_OK):

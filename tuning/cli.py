@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.config import DEFAULT_CONFIG
-from trainables.errors import UserError
+from trainables.errors import TrialEndedError, UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except TrialEndedError as error:
+        print(f"error: training ended, {error.status}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
@@ -187,7 +190,10 @@ def _launch(options: argparse.Namespace) -> int:
 
     name = check_name(options.name or datetime.now().strftime("sweep_%Y%m%d_%H%M%S"))
     sweep, _ = _sweep(options, name)
+    from tuning.checks import check_name_is_free
     from tuning.sweep import launch
+
+    check_name_is_free(sweep)
 
     launch(sweep, _say_on_stdout())
     return _summary(sweep.directory)

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from trainables.errors import UserError
 from tuning.export import best_of
 from tuning.monitors.table import figure, short_params, trial_table
 from tuning.store import SweepRecord, TrialRecord, list_sweeps, read_sweep
 from tuning.terminal import run_tune, shown_path
 
+_log = logging.getLogger(__name__)
 Answer = dict[str, Any] | list[dict[str, Any]]
 
 
 def list_answer(storage: Path) -> list[dict[str, Any]]:
     return [
-        {"sweep": record.name, "state": record.state, "path": str(path)}
+        {"sweep": path.name, "state": _state(path), "path": str(path)}
         for path in list_sweeps(storage)
-        for record in (read_sweep(path),)
     ]
+
+
+def _state(directory: Path) -> str:
+    """One unreadable sweep must not hide the others."""
+    try:
+        return read_sweep(directory).state
+    except UserError as error:
+        _log.warning("%s", error)
+        return "unreadable"
 
 
 def status_answer(directory: Path) -> dict[str, Any]:

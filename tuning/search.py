@@ -75,6 +75,9 @@ class OptunaSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        if result and not error and result.get("outcome") in ("running", "finished"):
+            # Tune leaves the result that stopped a trial untold.
+            self.on_trial_result(trial_id, result)
         trial = self._open.pop(trial_id, None)
         if trial is None:
             return
@@ -92,6 +95,12 @@ class OptunaSearcher(Searcher):
         else:
             self._study.tell(trial, state=TrialState.FAIL)
         self._tell_bad_trials()
+
+    def close(self) -> None:
+        """No value will come any more that could show what bad is: such trials become FAIL."""
+        for trial in self._waiting_for_a_value:
+            self._study.tell(trial, state=TrialState.FAIL)
+        self._waiting_for_a_value.clear()
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).write_bytes(pickle.dumps(self.get_state()))

@@ -13,8 +13,14 @@ from trainables.validation import build, set_dotted
 
 HEADS = "model.num_attention_heads"
 SECTIONS = ("model", "training")
-# What every trial of a sweep must share: the frozen LLM and where it comes from.
-SHARED = ("model.llm_model", "model.cache_dir", "model.trust_remote_code", "training.precision")
+# What every trial of a sweep must share: the frozen LLM, and what early stopping reckons with.
+SHARED = (
+    "model.llm_model",
+    "model.cache_dir",
+    "model.trust_remote_code",
+    "training.precision",
+    "training.num_epochs",
+)
 MAX_HEADS = 32
 MIN_HEAD_SIZE = 8
 
@@ -53,6 +59,8 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
             )
         if isinstance(spec, Choice) and spec.choices == "auto":
             spec = spec.model_copy(update={"choices": _auto_choices(key, config, source)})
+        if isinstance(spec, FloatRange) and _takes_whole_numbers(key):
+            raise ConfigError(f"{source}: `{key}` takes whole numbers; use `type: int`")
         for value in spec.extremes():
             with_params(config, {key: value}, f"{source}: search space")
         filled[key] = spec
@@ -65,8 +73,15 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
 
 def searched_heads(space: SearchSpace, config: PretrainConfig) -> list[int]:
     """Every number of attention heads that a trial may get."""
-    spec = space.root.get(HEADS)
-    return list(spec.extremes()) if spec else [config.model.num_attention_heads]
+    spec, default = space.root.get(HEADS), [config.model.num_attention_heads]
+    match spec:
+        case None:
+            return default
+        case IntRange():
+            heads = list(range(spec.low, spec.high + 1, spec.step))
+        case _:
+            heads = [int(value) for value in spec.extremes()]
+    return heads + default if spec.when else heads
 
 
 def with_params(config: PretrainConfig, params: Mapping[str, Any], where: str) -> PretrainConfig:
@@ -96,6 +111,12 @@ def draw(space: SearchSpace, trial: Draw) -> dict[str, Any]:
                 value = spec.value
         params[key] = value
     return params
+
+
+def _takes_whole_numbers(key: str) -> bool:
+    section, name = key.split(".")
+    fields = PretrainConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+    return fields[name].annotation in (int, int | None)
 
 
 def _auto_choices(key: str, config: PretrainConfig, source: str) -> list[int]:

@@ -1,7 +1,7 @@
 """A sweep's directory: what is written while it runs and read by every command after.
 
     sweep.yaml       the resolved configuration          inputs/     copies of the data files
-    manifest.json    versions, hashes, the W&B mode      tune/       Ray Tune's experiment
+    manifest.json    versions, hashes                    tune/       Ray Tune's experiment
     trials.jsonl     append-only history of events       best/       the best trial, exported
     study.journal    the Optuna study                    logs/       Ray's own chatter
     lock             held by the process that runs it
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trainables.errors import UserError, did_you_mean
+from trainables.files import exists, write_text
 
 EVENTS_FILE = "trials.jsonl"
 CONFIG_FILE = "sweep.yaml"
@@ -85,7 +86,7 @@ class SweepRecord:
     message: str = ""
 
     def apply(self, event: Event) -> None:
-        """Take in one event; repeated epochs replace what was there."""
+        """Take in one event; an epoch that is told again replaces what followed it before."""
         if event["event"] == "sweep":
             self.state, self.message = event["state"], event.get("message", "")
             self.num_trials = event.get("num_trials", self.num_trials)
@@ -95,13 +96,15 @@ class SweepRecord:
             self.trials[trial_id] = TrialRecord(trial_id, event["params"])
         trial = self.trials[trial_id]
         match event["event"]:
-            case "trial":
-                trial.params = event["params"]
+            case "trial" if trial.params != event["params"]:
+                self.trials[trial_id] = TrialRecord(trial_id, event["params"])
             case "start":
                 trial.status, trial.message, trial.ended = "running", "", None
                 trial.started = trial.started or event["time"]
             case "epoch":
-                trial.reports[event["metrics"]["epoch"]] = event["metrics"]
+                epoch = event["metrics"]["epoch"]
+                trial.reports = {e: r for e, r in trial.reports.items() if e < epoch}
+                trial.reports[epoch] = event["metrics"]
             case "checkpoint":
                 trial.checkpoint = event["path"]
             case "end":
@@ -146,8 +149,6 @@ def now() -> float:
 
 
 def write_manifest(directory: Path, content: dict[str, Any]) -> None:
-    from trainables.files import write_text
-
     document = {"format_version": FORMAT_VERSION, **content}
     write_text(directory / MANIFEST_FILE, json.dumps(document, indent=2) + "\n")
 
@@ -220,7 +221,7 @@ def _created(directory: Path) -> float:
 def find_sweep(storage: Path, name: str) -> Path:
     """A sweep by its name, or by the path of its directory."""
     for directory in (storage / name, Path(name)):
-        if (directory / MANIFEST_FILE).is_file():
+        if exists(directory / MANIFEST_FILE, "NAME"):
             return directory.absolute()
     names = [p.name for p in list_sweeps(storage)]
     hint = did_you_mean(name, names)

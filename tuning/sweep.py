@@ -22,7 +22,7 @@ from trainables.data.dataset import SharedInputs
 from trainables.data.reading import read_data
 from trainables.errors import UserError
 from trainables.files import file_digest, write_text
-from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
 from trainables.llm.location import check_heads
 from trainables.preparation import embed_tools, prepare_inputs
 from trainables.sharing import put_inputs
@@ -54,7 +54,7 @@ from tuning.trial import DedicatedTrial, TrialSettings, trial_name
 TUNE_DIR = "tune"
 TRAIN_RUNS_DIR = "train_runs"
 TRAINABLE_NAME = "pretrain_encoder"
-TRIAL_RESTARTS = 2
+TRIAL_RESTARTS = 1
 CHECKPOINTS_PER_TRIAL = 2
 # A trial's driver only waits and forwards: it must not take from what the workers need.
 DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
@@ -191,6 +191,7 @@ def _run(
         finally:
             callback.close()
             shutil.rmtree(directory / TRAIN_RUNS_DIR, ignore_errors=True)
+    searcher.close()
     export_study(searcher.study, directory / "study.journal", record.name)
     if record.best() is not None:
         export_best(directory, record, directory / "best", replace=True)
@@ -206,7 +207,10 @@ def prepare(config: SweepConfig, say: Say) -> SharedInputs:
         check_heads(heads, llm.hidden_size, f"`{HEADS}`")
     embeddings = embed_tools(llm, train, data.tools, say)
     say(f"      embeddings {list(embeddings.shape)}, {len(data.rows)} configurations")
-    return prepare_inputs(llm, data, embeddings)
+    inputs = prepare_inputs(llm, data, embeddings)
+    del llm
+    free_device_memory()
+    return inputs
 
 
 def _tune(
@@ -254,7 +258,7 @@ def _tune(
         callbacks=[callback],
         trial_name_creator=_name,
         trial_dirname_creator=_name,
-        resume="AUTO+ERRORED" if resume else None,
+        resume="AUTO" if resume else None,
         verbose=0,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -13,18 +14,19 @@ from typing import Any
 from tqdm import tqdm
 
 from trainables.checkpoint import (
+    best_checkpoint,
+    checkpoint_path,
     checkpoints,
     load_checkpoint,
     newest_whole,
     prune,
-    read_meta,
     save_checkpoint,
 )
 from trainables.config import PretrainConfig, load_config
 from trainables.data.dataset import SharedInputs
-from trainables.errors import UserError
-from trainables.files import new_directory
-from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+from trainables.errors import DivergedError, OutOfMemoryError, UserError
+from trainables.files import exists, new_directory
+from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
 from trainables.llm.location import check_heads
 from trainables.metrics import scalars
 from trainables.preparation import embed_tools, prepare_inputs
@@ -35,6 +37,7 @@ from tuning.monitors.table import duration
 from tuning.monitors.wandb import WandbProcess, run_config
 
 KEEP_CHECKPOINTS = 2
+ENDINGS = {error.status: error for error in (DivergedError, OutOfMemoryError)}
 Report = dict[str, Any]
 
 
@@ -72,14 +75,16 @@ def train(
     if workers == 1:
         reports = _reports_here(pretraining, out, history)
     else:
+        del pretraining, llm
+        free_device_memory()
         reports = _reports_of_workers(config, inputs, workers, out, starting_point)
-    wandb = _start_wandb(config, pretraining.run) if log_wandb else None
+    wandb = _start_wandb(config, inputs) if log_wandb else None
     try:
         _follow(reports, config, history, wandb)
     finally:
         if wandb is not None:
             wandb.close()
-    print(f"best checkpoint: {_best_checkpoint(out)}")
+    print(f"best checkpoint: {best_checkpoint(out)}")
 
 
 def _starting_point(out: Path, resume: bool) -> Path | None:
@@ -89,9 +94,11 @@ def _starting_point(out: Path, resume: bool) -> Path | None:
         raise UserError(
             f"{out} already holds checkpoints; go on with --resume, or give another --output_dir"
         )
-    nearest = next(p for p in (out, *out.absolute().parents) if p.exists())
+    nearest = next(p for p in (out, *out.absolute().parents) if exists(p, "--output_dir"))
     if not nearest.is_dir():
         raise UserError(f"--output_dir {out}: {nearest} is not a directory")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--output_dir {out}: {nearest} cannot be written")
     return None
 
 
@@ -143,7 +150,7 @@ def _reports_here(pretraining: Pretraining, out: Path, history: list[Report]) ->
         pretraining.on_step = show
         for report in pretraining.reports():
             save_checkpoint(out, run, [*history, scalars(report)])
-            prune(out, KEEP_CHECKPOINTS, _best_checkpoint(out))
+            prune(out, KEEP_CHECKPOINTS, best_checkpoint(out))
             yield report
 
 
@@ -166,9 +173,10 @@ def _reports_of_workers(
         try:
             for report, checkpoint in run.reports():
                 if checkpoint is not None:
-                    target = out / f"checkpoint_{report['epoch']:06d}"
+                    target = checkpoint_path(out, report["epoch"])
+                    shutil.rmtree(target, ignore_errors=True)
                     new_directory(target, partial(_copy_files, Path(checkpoint)))
-                    prune(out, KEEP_CHECKPOINTS, _best_checkpoint(out))
+                    prune(out, KEEP_CHECKPOINTS, best_checkpoint(out))
                 yield report
         finally:
             run.close()
@@ -191,7 +199,7 @@ def _follow(
     done_before = len(history)
     for report in reports:
         if report.get("outcome", "running") not in ("running", "finished"):
-            raise UserError(f"training ended: {report['outcome']}: {report['message']}")
+            raise ENDINGS[report["outcome"]](report["message"])
         history.append(scalars(report))
         if wandb is not None:
             wandb.log(config.logging.output_dir, report)
@@ -210,17 +218,11 @@ def _follow(
         wandb.finish(config.logging.output_dir, "finished")
 
 
-def _start_wandb(config: PretrainConfig, run: Run) -> WandbProcess:
+def _start_wandb(config: PretrainConfig, inputs: SharedInputs) -> WandbProcess:
     process = WandbProcess(
         Path(config.logging.output_dir) / "wandb_runs", config.logging.wandb_project
     )
-    shape = (run.encoder.num_tools, run.encoder.hidden_size)
+    shape = (len(inputs.tool_names), inputs.hidden_size)
     name = config.logging.output_dir
     process.start(name, "train", run_config(config.model_dump(), *shape, {}))
     return process
-
-
-def _best_checkpoint(out: Path) -> Path | None:
-    """The checkpoint with the lowest val_loss among those kept."""
-    kept = [(read_meta(path)["metrics"]["val_loss"], path) for path in checkpoints(out)]
-    return min(kept)[1] if kept else None

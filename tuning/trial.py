@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,19 +90,33 @@ class TrainRun:
         )
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ray_train")
         self._fit: Future[Any] = self._pool.submit(trainer.fit)
+        self._said_last = False
+        self._newest_read: str | None = None
 
     def reports(self) -> Iterator[tuple[Report, str | None]]:
         """Every report with its checkpoint's path; raises what ended the run, if anything did."""
         while True:
             ended = self._fit.done()
             items = ray.get(self._mailbox.get.remote(self._name, POLL_SECONDS))
-            yield from items
+            for report, checkpoint in items:
+                self._said_last = report["last"]
+                yield report, checkpoint
+                self._forget(checkpoint)
             if ended and not items:
                 self._fit.result()
                 return
 
+    def _forget(self, checkpoint: str | None) -> None:
+        """Remove the checkpoint before the one just read; the newest serves a worker's restart."""
+        if checkpoint is not None:
+            if self._newest_read is not None:
+                shutil.rmtree(self._newest_read, ignore_errors=True)
+            self._newest_read = checkpoint
+
     def close(self) -> None:
         """End the run if it goes on, give back what it holds, remove its directory."""
+        if self._said_last:
+            wait([self._fit], ABORT_SECONDS)
         if not self._fit.done():
             # A run whose driver is killed keeps its resources until Ray's cleaner notices.
             key = f"{self._name}/controller"
@@ -164,6 +178,7 @@ class DedicatedTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         self._close()
+        shutil.rmtree(self._settings.train_runs / f"{self._name}-start", ignore_errors=True)
 
     def _start(self) -> None:
         common = self._settings

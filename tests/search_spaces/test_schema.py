@@ -105,6 +105,15 @@ def test_a_condition_leaves_a_key_out() -> None:
             "is 7, but must divide the LLM's hidden size 128",
         ),
         (
+            {"model.num_attention_heads": {"type": "int", "low": 2, "high": 4}},
+            "is 3, but must divide",
+        ),
+        (
+            {"training.batch_size": {"type": "float", "low": 8, "high": 16}},
+            "`training.batch_size` takes whole numbers; use `type: int`",
+        ),
+        ({"training.num_epochs": {"type": "fixed", "value": 3}}, "cannot be searched"),
+        (
             {"model.dropout": {**FLOAT, "when": {"model.normalize": True}}},
             "depends on `model.normalize`, which must stand before it",
         ),

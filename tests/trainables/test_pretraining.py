@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from tests.conftest import CPU, ConfigMaker
 from trainables.checkpoint import (
     META_FILE,
+    best_checkpoint,
     load_checkpoint,
     newest_whole,
     prune,
@@ -24,6 +26,7 @@ from trainables.data.dataset import SharedInputs
 from trainables.errors import CheckpointError, DivergedError, OutOfMemoryError
 from trainables.llm.frozen import FrozenLLM
 from trainables.metrics import METRIC_KEYS, SERIES, scalars
+from trainables.models.features import FeatureStatistics
 from trainables.optimisation import learning_rate_at
 from trainables.pretraining import (
     Pretraining,
@@ -327,3 +330,40 @@ def test_golden_losses(make_config: ConfigMaker) -> None:
     golden = json.loads(GOLDEN.read_text())
     assert run.series.loss == pytest.approx(golden["loss"], rel=2e-3)
     assert run.series.gate_alpha == pytest.approx(golden["gate_alpha"], rel=2e-2)
+
+
+def test_a_worker_without_a_share_of_the_batch_still_takes_part(
+    make_config: ConfigMaker, llm: FrozenLLM, inputs: SharedInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last batch may be smaller than the number of workers."""
+    run = make_run(make_config(training__batch_size=1), inputs)
+    sent: list[int] = []
+    monkeypatch.setattr(
+        "trainables.pretraining._sum_over_workers", lambda tensors: sent.append(len(tensors))
+    )
+    train_step([run], llm, Shard(rank=0, size=2))  # rows 0 to 0 of 1
+    assert run.series.loss == [0.0]
+    assert sent == [1 + len(run.encoder.get_trainable_parameters())]
+
+
+def test_a_checkpoint_of_other_data_is_refused(
+    make_config: ConfigMaker, llm: FrozenLLM, inputs: SharedInputs, tmp_path: Path
+) -> None:
+    path = save_checkpoint(tmp_path, make_run(make_config(), inputs), [])
+    other_tools = replace(inputs, tool_embeddings=inputs.tool_embeddings[::-1] * 3)
+    with pytest.raises(CheckpointError, match="other tools or another LLM"):
+        load_checkpoint(path, make_run(make_config(), other_tools))
+    other_table = replace(inputs, statistics=FeatureStatistics((0.0,) * 6, (1.0,) * 6))
+    with pytest.raises(CheckpointError, match="another profiling table"):
+        load_checkpoint(path, make_run(make_config(), other_table))
+
+
+def test_a_damaged_checkpoint_is_replaced_when_its_epoch_comes_again(
+    make_config: ConfigMaker, llm: FrozenLLM, inputs: SharedInputs, tmp_path: Path
+) -> None:
+    run = make_run(make_config(), inputs)
+    path = save_checkpoint(tmp_path, run, [{"val_loss": 1.0}])
+    (path / META_FILE).write_text("{")
+    assert best_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, run, [{"val_loss": 1.0}])
+    assert newest_whole(tmp_path) == best_checkpoint(tmp_path) == path

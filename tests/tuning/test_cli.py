@@ -43,6 +43,8 @@ BAD_INPUT = [
     (["launch", "--config", "missing.yaml"], "missing.yaml: no such file"),
     (["launch", "--config", "broken.yaml"], "broken.yaml: not valid YAML"),
     (["launch", "--config", "typo.yaml"], "unknown key `num_trails` (did you mean `num_trials`?)"),
+    (["launch", "--storage", "x" * 300], "cannot be looked up: File name too long"),
+    (["status", "x" * 300], "cannot be looked up: File name too long"),
     (["launch", "--name", "taken"], "the name `taken` is already used"),
     (["launch", "--name", "../outside"], "the name '../outside' cannot be used"),
     (["launch", "--num_trials", "0"], "`num_trials` is 0, but must be greater than or equal to 1"),

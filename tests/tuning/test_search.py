@@ -61,6 +61,23 @@ def test_every_ending_is_told_as_what_it_was() -> None:
     assert failed.state == TrialState.FAIL
 
 
+def test_the_result_that_stopped_a_trial_is_told_too() -> None:
+    """Tune tells the searcher of it only through ``on_trial_complete``."""
+    searcher = make_searcher()
+    searcher.suggest("a")
+    stopped = {"val_loss": 4.0, "epoch": 1, "outcome": "running"}
+    searcher.on_trial_complete("a", stopped)
+    assert searcher.study.trials[0].intermediate_values == {1: 4.0}
+
+
+def test_a_sweep_without_any_value_leaves_nothing_running() -> None:
+    searcher = make_searcher()
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", {"epoch": 0, "outcome": "diverged"})
+    searcher.close()
+    assert searcher.study.trials[0].state == TrialState.FAIL
+
+
 def test_bad_trials_wait_until_something_shows_what_bad_is() -> None:
     searcher = make_searcher(mode="max")
     for trial in "ab":

@@ -97,6 +97,33 @@ def test_repeated_epochs_replace_each_other(tmp_path: Path) -> None:
     assert [row["val_loss"] for row in answer["history"]] == [3.0, 1.5, 1.0]
 
 
+def test_a_trial_asked_anew_starts_with_an_empty_history(tmp_path: Path) -> None:
+    """After a kill the searcher may give the same number to another point of the space."""
+    again = {
+        "event": "trial",
+        "trial_id": "trial_0000",
+        "params": {"model.dropout": 0.4},
+        "time": 9,
+    }
+    events = [*EVENTS[:6], again, epoch("trial_0000", 1, 2.5)]
+    answer = trials_answer(write_sweep(tmp_path, events=events))[0]
+    assert answer["params"] == {"model.dropout": 0.4}
+    assert [row["val_loss"] for row in answer["history"]] == [2.5]
+
+
+def test_an_epoch_told_again_replaces_what_followed_it(tmp_path: Path) -> None:
+    events = [*EVENTS[:4], epoch("trial_0000", 1, 2.8)]
+    answer = trials_answer(write_sweep(tmp_path, events=events))[0]
+    assert [(row["epoch"], row["val_loss"]) for row in answer["history"]] == [(1, 2.8)]
+
+
+def test_one_unreadable_sweep_does_not_hide_the_others(tmp_path: Path) -> None:
+    write_sweep(tmp_path, "whole")
+    (write_sweep(tmp_path, "broken") / "manifest.json").write_text("{")
+    states = {row["sweep"]: row["state"] for row in list_answer(tmp_path)}
+    assert states == {"broken": "unreadable", "whole": "interrupted"}
+
+
 @pytest.mark.parametrize("damage", [b'{"event": "epo', b"\xff\xfe\n", b"3\n", b"{}\n"])
 def test_a_damaged_line_is_reported_and_skipped(
     damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -155,7 +182,7 @@ def test_a_running_sweep_is_locked_and_frees_itself_with_its_process(tmp_path: P
 
 def test_the_table_shows_running_trials_and_the_time_left() -> None:
     record = SweepRecord("mine", "val_loss", "min", 6)
-    left = TimeLeft(num_epochs=3)
+    left = TimeLeft()
     assert left.seconds(record) is None
     for event in EVENTS:
         record.apply(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import sys
@@ -33,6 +34,13 @@ def select_dtype(precision: str, device: torch.device) -> torch.dtype:
         fast = device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def free_device_memory() -> None:
+    """Give back what this process no longer uses of the GPU; other processes need it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class FrozenLLM:
@@ -122,6 +130,8 @@ class FrozenLLM:
         [sum(counts)] in row order, float32. Padding stands behind every real token, so that the
         causal mask already hides it.
         """
+        if not len(counts):  # a worker without a share of a small last batch
+            return soft_tokens.sum().expand(0)
         length = int(token_ids.shape[1])
         texts = self.embed_tokens(token_ids[:, :-1])
         inputs = torch.cat([soft_tokens.to(texts.dtype).unsqueeze(1), texts], dim=1)

@@ -36,7 +36,8 @@ class SweepCallback(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         for trial in trials:
-            if _trial_id(trial) not in self._record.trials:
+            known = self._record.trials.get(_trial_id(trial))
+            if known is None or known.params != trial.config["params"]:
                 self._emit_for(trial, "trial", params=trial.config["params"])
 
     def on_trial_start(

@@ -56,8 +56,7 @@ def duration(seconds: float) -> str:
 class TimeLeft:
     """An estimate from the epochs done so far, and the share of them that trials needed."""
 
-    def __init__(self, num_epochs: int) -> None:
-        self._num_epochs = num_epochs
+    def __init__(self) -> None:
         self._start = time.monotonic()
         self._epochs_before: int | None = None
 
@@ -124,7 +123,7 @@ class TableMonitor:
     def __init__(self, record: SweepRecord, num_epochs: int, console: Console) -> None:
         self._console = console
         self._num_epochs = num_epochs
-        self._left = TimeLeft(num_epochs)
+        self._left = TimeLeft()
         self._record = record
         self._live: Live | None = None
         if self._console.is_terminal:
