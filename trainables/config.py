@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainables.errors import ConfigError
 from trainables.validation import apply_overrides, build, read_yaml
@@ -50,23 +50,38 @@ class Section(BaseModel):
         return values
 
 
+def _usable_path(value: str) -> str:
+    """No control characters, no broken text, no home of a user that does not exist."""
+    if not value.isprintable() or not value.strip():
+        raise ValueError("a path must be printable text, and not blank")
+    try:
+        Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+PathText = Annotated[str, AfterValidator(_usable_path)]
+
+
 class ModelConfig(Section):
-    llm_model: str = Field(
+    llm_model: PathText = Field(
         EMBEDDED,
-        min_length=1,
         description="`embedded`, a Hugging Face hub id, or the directory of a causal LM.",
     )
     d_resource: int | None = Field(
         None, ge=1, le=65536, description="Width of the resource tokens; null: the LLM's D."
     )
-    num_attention_heads: int = Field(8, ge=1, description="Heads of the fusion; must divide D.")
+    num_attention_heads: int = Field(
+        8, ge=1, le=1024, description="Heads of the fusion; must divide D."
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the MLP and the attention.")
     resource_tokens: Literal["features", "summary"] = Field(
         "features", description="Seven resource tokens, or the MLP's summary alone."
     )
     normalize: bool = Field(True, description="Bring both streams to unit RMS before the gate.")
-    cache_dir: str = Field(
-        "hub", min_length=1, description="Where hub models and tool embeddings are cached."
+    cache_dir: PathText = Field(
+        "hub", description="Where hub models and tool embeddings are cached."
     )
     trust_remote_code: bool = Field(
         False, description="Let a hub model run its own Python code; off unless you trust it."
@@ -74,21 +89,25 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    tool_registry: str = Field(
-        SHIPPED, min_length=1, description="JSON list of {name, description}; default: shipped."
+    tool_registry: PathText = Field(
+        SHIPPED, description="JSON list of {name, description}; default: shipped."
     )
-    profiling_data: str = Field(
-        SHIPPED, min_length=1, description="CSV of configurations; default: shipped."
+    profiling_data: PathText = Field(
+        SHIPPED, description="CSV of configurations; default: shipped."
     )
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of each tool's rows held out for validation."
     )
-    split_seed: int = Field(0, ge=0, description="Seed of the split into training and held-out.")
+    split_seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the split into training and held-out."
+    )
 
 
 class TrainingConfig(Section):
-    batch_size: int = Field(16, ge=1, description="Configurations per optimiser step.")
-    num_epochs: int = Field(30, ge=1, description="Passes over the training configurations.")
+    batch_size: int = Field(16, ge=1, le=10**6, description="Configurations per optimiser step.")
+    num_epochs: int = Field(
+        30, ge=1, le=10**6, description="Passes over the training configurations."
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     gate_lr_multiplier: float = Field(
         10.0, ge=0, le=1000, description="The gate's learning rate is this times learning_rate."
@@ -114,13 +133,13 @@ class TrainingConfig(Section):
         None, description="Bit-equal repeats on one machine; null: on without a GPU."
     )
     field_accuracy_samples: int = Field(
-        256, ge=0, description="Held-out configurations decoded at the end; 0: none."
+        256, ge=0, le=10**6, description="Held-out configurations decoded at the end; 0: none."
     )
 
 
 class LoggingConfig(Section):
-    output_dir: str = Field(
-        "outputs/pretrain_encoder", min_length=1, description="Where `train` writes checkpoints."
+    output_dir: PathText = Field(
+        "outputs/pretrain_encoder", description="Where `train` writes checkpoints."
     )
     wandb_project: str = Field(
         "resource-encoder", min_length=1, description="The W&B project of --log_wandb."
@@ -185,5 +204,5 @@ def _first_existing(value: str, base: Path) -> Path | None:
     try:
         candidates = (base / value, Path(value).expanduser())
         return next((p.absolute() for p in candidates if p.exists()), None)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_MESSAGE = 1500
+
 
 class UserError(Exception):
     """Wrong input or environment: shown as one line ``error: ...``, exit status 2."""
@@ -12,6 +14,8 @@ class UserError(Exception):
     def __init__(self, message: str) -> None:
         """Line breaks become blanks, other control characters are escaped: one line, always."""
         line = " ".join(message.splitlines())
+        if len(line) > MAX_MESSAGE:
+            line = f"{line[: MAX_MESSAGE // 2]} ... {line[-MAX_MESSAGE // 2 :]}"
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
 
 

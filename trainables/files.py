@@ -12,6 +12,8 @@ from pathlib import Path
 
 from trainables.errors import UserError
 
+MAX_INPUT_BYTES = 1 << 30
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """``write`` a file beside ``path``, flush it to disk, then rename it onto ``path``."""
@@ -32,8 +34,22 @@ def exists(path: Path, what: str) -> bool:
     """``path.exists()``; a path that the system cannot even look up is the user's error."""
     try:
         return path.exists()
-    except OSError as error:
-        raise UserError(f"{what}: {path} cannot be looked up: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{what}: {path} cannot be looked up: {reason}") from None
+
+
+def read_input(path: Path, what: str) -> str:
+    """The text of a file that a person wrote; anything else is told as what it is."""
+    try:
+        if not path.is_file():
+            kind = "is not a regular file" if path.exists() else "no such file"
+            raise UserError(f"{path}: {kind}; give {what}")
+        if path.stat().st_size > MAX_INPUT_BYTES:
+            raise UserError(f"{path}: larger than {MAX_INPUT_BYTES >> 20} MiB; is this {what}?")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as {what}: {error}") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import reprlib
 import typing
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from trainables.errors import ConfigError, did_you_mean
+from trainables.files import read_input
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -35,21 +37,28 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top is a mapping; an empty file is an empty mapping."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    try:
-        mapping = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
+    mapping = _load_yaml(read_input(path, "a YAML file"), str(path))
     if mapping is None:
         return {}
     if not isinstance(mapping, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values")
     return mapping
+
+
+def _load_yaml(text: str, where: str) -> Any:
+    """PyYAML's constructors raise whatever the conversion of a tagged value raises."""
+    try:
+        return yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+    ) as error:
+        raise ConfigError(f"{where}: not valid YAML: {_one_line(error)}") from None
 
 
 def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -60,10 +69,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
         keys = [key.strip() for key in dotted.split(".")]
         if not separator or not all(keys):
             raise ConfigError(f"--set {override}: must have the form a.b=c")
-        try:
-            value = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-        except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"--set {override}: not valid YAML: {_one_line(error)}") from None
+        value = _load_yaml(text, f"--set {override}")
         set_dotted(result, keys, value, f"--set {override}")
     return result
 
@@ -75,7 +81,7 @@ def set_dotted(mapping: dict[str, Any], keys: Sequence[str], value: Any, where: 
         if below is None:
             below = mapping[key] = {}
         if not isinstance(below, dict):
-            raise ConfigError(f"{where}: `{key}` is {below!r}, which has no keys below it")
+            raise ConfigError(f"{where}: `{key}` is {shown(below)}, which has no keys below it")
         mapping = below
     mapping[keys[-1]] = value
 
@@ -114,7 +120,7 @@ def _explain(cls: type[BaseModel], problem: ErrorDetails) -> str:
             message = problem["msg"]
             message = message[0].lower() + message[1:]
             message = message.replace("input should be", "must be").replace("input ", "value ")
-            return f"`{key}` is {_shown(value)}, but {message}"
+            return f"`{key}` is {shown(value)}, but {message}"
 
 
 def _known_keys(cls: type[BaseModel], path: Sequence[str]) -> set[str]:
@@ -142,9 +148,14 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [m for part in typing.get_args(annotation) for m in _models_in(part)]
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def shown(value: Any) -> str:
+    """A value in an error message: short, however large or nested it is."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 80, 80, 60
+    try:
+        return short.repr(value)
+    except ValueError:  # a number with more digits than Python prints
+        return f"a {type(value).__name__} of enormous size"
 
 
 def _one_line(error: Exception) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from trainables.config import DEFAULT_CONFIG
 from trainables.errors import TrialEndedError, UserError
@@ -34,8 +36,10 @@ Tune the pretraining of a resource encoder on Ray.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 for an error that the user can mend."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
-    options = make_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # terminals without a Greek alpha
     try:
+        options = make_parser().parse_args(arguments)
         return int(options.command(options) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,8 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="run_tune.py",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -149,9 +158,11 @@ def _add_export(commands: Any) -> None:
 def _flags(options: argparse.Namespace, keys: dict[str, str], prefix: str = "") -> list[str]:
     """The given flags as overrides; ``--set`` comes last and wins."""
     given = [(key, getattr(options, flag)) for flag, key in keys.items()]
-    return [f"{prefix}{key}={value}" for key, value in given if value is not None] + options.set
+    texts = {key: json.dumps(v) if key in TEXT_FLAGS else v for key, v in given if v is not None}
+    return [f"{prefix}{key}={text}" for key, text in texts.items()] + options.set
 
 
+TEXT_FLAGS = ("storage", "logging.output_dir")  # taken as they are, not read as YAML
 TRAIN_FLAGS = {
     "batch_size": "training.batch_size",
     "num_epochs": "training.num_epochs",
@@ -177,7 +188,9 @@ def _sweep(options: argparse.Namespace, name: str) -> Any:
     overrides = _flags(options, {"num_trials": "num_trials", "storage": "storage"})
     trained = {k: TRAIN_FLAGS[k] for k in ("batch_size", "num_epochs")}
     of_train = [
-        f"train.{v}={getattr(options, k)}" for k, v in trained.items() if getattr(options, k)
+        f"train.{v}={getattr(options, k)}"
+        for k, v in trained.items()
+        if getattr(options, k) is not None
     ]
     if getattr(options, "log_wandb", False):
         overrides.append("log_wandb=true")
@@ -263,11 +276,24 @@ def _answer(
     options: argparse.Namespace, data: Callable[[], Any], show: Callable[[Any], None]
 ) -> None:
     if options.json:
-        print(json.dumps(data(), indent=2, allow_nan=False, default=str))
+        print(json.dumps(_finite(data()), indent=2, allow_nan=False))
         return
     from tuning.monitors.table import make_console
 
     show(make_console())
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null instead."""
+    match value:
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list():
+            return [_finite(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+        case _:
+            return value
 
 
 def _find(options: argparse.Namespace) -> Path:

@@ -12,10 +12,11 @@ import yaml
 from pydantic import Field, model_validator
 
 from search_spaces.schema import SearchSpace
-from trainables.config import DEFAULT_CONFIG, PretrainConfig, Section, parse_config
+from trainables.config import DEFAULT_CONFIG, PathText, PretrainConfig, Section, parse_config
 from trainables.errors import ConfigError, did_you_mean
+from trainables.files import exists
 from trainables.metrics import OBJECTIVES
-from trainables.validation import apply_overrides, build, read_yaml
+from trainables.validation import apply_overrides, build, read_yaml, shown
 from tuning.space import check_space
 
 PROJECT = Path(__file__).parents[1]
@@ -31,7 +32,9 @@ class TPESearch(_Search):
     """Tree-structured Parzen estimator, Optuna's default."""
 
     type: Literal["tpe"] = "tpe"
-    startup_trials: int = Field(10, ge=0, description="Random trials before the model is used.")
+    startup_trials: int = Field(
+        10, ge=0, le=10**6, description="Random trials before the model is used."
+    )
 
 
 class RandomSearch(_Search):
@@ -67,15 +70,17 @@ class ASHA(Section):
     """Asynchronous successive halving: rungs at grace_epochs x reduction_factor^k."""
 
     type: Literal["asha"] = "asha"
-    grace_epochs: int = Field(1, ge=1, description="No trial stops before this epoch.")
-    reduction_factor: int = Field(3, ge=2, description="One of this many goes on at a rung.")
+    grace_epochs: int = Field(1, ge=1, le=10**6, description="No trial stops before this epoch.")
+    reduction_factor: int = Field(
+        3, ge=2, le=10**6, description="One of this many goes on at a rung."
+    )
 
 
 class Median(Section):
     """Stops a trial whose best value is worse than the median of the others' averages."""
 
     type: Literal["median"]
-    grace_epochs: int = Field(1, ge=1, description="No trial stops before this epoch.")
+    grace_epochs: int = Field(1, ge=1, le=10**6, description="No trial stops before this epoch.")
     min_trials: int = Field(3, ge=1, description="Trials to compare with, at least.")
 
 
@@ -93,7 +98,10 @@ class DedicatedExecution(Section):
 
     type: Literal["dedicated"] = "dedicated"
     workers_per_trial: int = Field(
-        1, ge=1, description="Workers of each trial; a GPU each, a core each without GPUs."
+        1,
+        ge=1,
+        le=10**6,
+        description="Workers of a trial; a GPU each, a core each without GPUs.",
     )
 
 
@@ -109,12 +117,12 @@ class SweepConfig(Section):
     scheduler: Scheduler = ASHA()
     metric: str = Field("val_loss", description="The figure that is optimised.")
     mode: Literal["min", "max"] = Field("min", description="Whether less or more is better.")
-    num_trials: int = Field(16, ge=1, description="Trials in all.")
+    num_trials: int = Field(16, ge=1, le=10**6, description="Trials in all.")
     max_concurrent: int | None = Field(
-        None, ge=1, description="Trials at a time; null: what the machine can hold."
+        None, ge=1, le=10**6, description="Trials at a time; null: what the machine can hold."
     )
     execution: DedicatedExecution = DedicatedExecution()
-    storage: str = Field("sweeps", min_length=1, description="The directory of all sweeps.")
+    storage: PathText = Field("sweeps", description="The directory of all sweeps.")
     deterministic: bool | None = Field(
         None, description="Suggestions in batches, bit-equal trials; null: on without a GPU."
     )
@@ -198,8 +206,8 @@ def _part(value: Any, default: Path, base: Path, where: str) -> tuple[dict[str, 
     if value is None:
         return read_yaml(default), default.parent, str(default)
     if not isinstance(value, str):
-        raise ConfigError(f"{where} is {value!r}, but must be a path or a mapping")
-    path = next((p for p in (base / value, Path(value)) if p.exists()), Path(value))
+        raise ConfigError(f"{where} is {shown(value)}, but must be a path or a mapping")
+    path = next((p for p in (base / value, Path(value)) if exists(p, where)), Path(value))
     return read_yaml(path), path.parent, str(path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import UserError
-from trainables.files import new_directory
+from trainables.files import exists, new_directory
 from tuning.store import SweepRecord, TrialRecord, read_manifest
 
 ENCODER_FILES = ("encoder.safetensors", "encoder.json")
@@ -35,7 +35,7 @@ def best_of(directory: Path, record: SweepRecord) -> tuple[TrialRecord, Path]:
             f"{record.metric}"
         )
     path = directory / best.checkpoint
-    if not path.is_dir():
+    if not exists(path, "the checkpoint") or not path.is_dir():
         raise UserError(f"the checkpoint of {best.trial_id} is gone: {path}")
     return best, path
 
@@ -43,21 +43,28 @@ def best_of(directory: Path, record: SweepRecord) -> tuple[TrialRecord, Path]:
 def export_best(directory: Path, record: SweepRecord, out: Path, replace: bool = False) -> Path:
     """Write the best trial's encoder to ``out``, which must not exist unless ``replace``."""
     best, checkpoint = best_of(directory, record)
-    if out.exists() and not replace:
+    if exists(out, "--out") and not replace:
         raise UserError(f"--out {out}: exists already; give a directory that does not")
-    meta = json.loads((checkpoint / "meta.json").read_text())
+    try:
+        meta = json.loads((checkpoint / "meta.json").read_text())
+        card = _card(directory, record, best, meta, out.name)
+        missing = [name for name in ENCODER_FILES if not (checkpoint / name).is_file()]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"the checkpoint {checkpoint} cannot be read: {error!r}") from None
+    if missing:
+        raise UserError(f"the checkpoint {checkpoint} has no {', '.join(missing)}")
 
     def fill(aside: Path) -> None:
         for name in ENCODER_FILES:
             shutil.copyfile(checkpoint / name, aside / name)
         (aside / CONFIG_FILE).write_text(json.dumps(meta["config"], indent=2) + "\n")
-        (aside / CARD_FILE).write_text(_card(directory, record, best, meta, out.name))
+        (aside / CARD_FILE).write_text(card)
 
     try:
         if replace:
             shutil.rmtree(out, ignore_errors=True)
         new_directory(out, fill)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"--out {out}: cannot be written: {error}") from None
     return out
 

@@ -33,6 +33,7 @@ LOCK_FILE = "lock"
 FORMAT_VERSION = 1
 HISTORY_KEYS = ("epoch", "train_loss", "val_loss", "gate_alpha", "semantic_retention")
 # A trial with one of these statuses is over and has a result that counts.
+MAX_FIGURE = 1e300
 GOOD = ("finished", "stopped early")
 
 _log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class SweepRecord:
 
     def apply(self, event: Event) -> None:
         """Take in one event; an epoch that is told again replaces what followed it before."""
+        _check_event(event)
         if event["event"] == "sweep":
             self.state, self.message = event["state"], event.get("message", "")
             self.num_trials = event.get("num_trials", self.num_trials)
@@ -129,6 +131,29 @@ class SweepRecord:
         return dict(Counter(t.status for t in self.trials.values()))
 
 
+EVENT_FIELDS: dict[str, dict[str, Any]] = {
+    "sweep": {"state": str},
+    "trial": {"trial_id": str, "params": dict},
+    "start": {"trial_id": str, "time": int | float},
+    "epoch": {"trial_id": str, "metrics": dict},
+    "checkpoint": {"trial_id": str, "path": str},
+    "end": {"trial_id": str, "status": str, "time": int | float},
+}
+
+
+def _check_event(event: Event) -> None:
+    """A line that is JSON but no event of ours must not reach those who show it."""
+    for key, kind in EVENT_FIELDS[event["event"]].items():
+        if not isinstance(event[key], kind):
+            raise TypeError(f"`{key}` is {type(event[key]).__name__}")
+    if event["event"] == "epoch":
+        metrics = event["metrics"]
+        if not all(type(v) in (int, float) and abs(v) < MAX_FIGURE for v in metrics.values()):
+            raise TypeError("a metric is no number")
+        if type(metrics["epoch"]) is not int:
+            raise TypeError("`epoch` is no whole number")
+
+
 class EventLog:
     """The append-only history; every line is flushed before the next event is made."""
 
@@ -153,11 +178,23 @@ def write_manifest(directory: Path, content: dict[str, Any]) -> None:
     write_text(directory / MANIFEST_FILE, json.dumps(document, indent=2) + "\n")
 
 
+MANIFEST_FIELDS = {
+    "name": str,
+    "metric": str,
+    "mode": str,
+    "num_trials": int,
+    "created": float | int,
+}
+
+
 def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((directory / MANIFEST_FILE).read_text())
         version = manifest["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for key, kind in MANIFEST_FIELDS.items():
+            if not isinstance(manifest[key], kind):
+                raise TypeError(f"`{key}` is {type(manifest[key]).__name__}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{directory}: `{MANIFEST_FILE}` cannot be read: {error!r}") from None
     if version != FORMAT_VERSION:
         raise UserError(
@@ -172,12 +209,14 @@ def read_events(directory: Path) -> Iterator[Event]:
         lines = (directory / EVENTS_FILE).read_bytes().splitlines()
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise UserError(f"{directory / EVENTS_FILE}: cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):
         try:
             event = json.loads(line)
             if not isinstance(event, dict) or "event" not in event:
                 raise ValueError("not an event")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             _log.warning("%s line %d skipped: %s", directory / EVENTS_FILE, number, error)
             continue
         yield event
@@ -192,7 +231,7 @@ def read_sweep(directory: Path) -> SweepRecord:
     for event in read_events(directory):
         try:
             record.apply(event)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             _log.warning("%s: an event was skipped: %r", directory / EVENTS_FILE, error)
     if record.state == "running" and not is_locked(directory):
         record.state = "interrupted"
@@ -205,16 +244,19 @@ def read_sweep(directory: Path) -> SweepRecord:
 
 def list_sweeps(storage: Path) -> list[Path]:
     """The directories of all sweeps, oldest first."""
-    if not storage.is_dir():
+    if not exists(storage, "--storage"):
         return []
-    found = [p for p in storage.iterdir() if (p / MANIFEST_FILE).is_file()]
+    try:
+        found = [p for p in storage.iterdir() if (p / MANIFEST_FILE).is_file()]
+    except OSError as error:
+        raise UserError(f"--storage {storage}: cannot be listed: {error.strerror}") from None
     return sorted(found, key=lambda p: (_created(p), p.name))
 
 
 def _created(directory: Path) -> float:
     try:
         return float(read_manifest(directory)["created"])
-    except (UserError, KeyError, ValueError):
+    except (UserError, OverflowError):
         return 0.0
 
 

@@ -28,6 +28,9 @@ def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("space.yaml").write_text("model.dropout: {type: float, low: 0.5, high: 0.1}\n")
     Path("a_file").write_text("")
     Path("empty.csv").write_text("")
+    Path("digits.json").write_text('[{"name": ' + "1" * 5000 + "}]")
+    levels = [f"l{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]" for i in range(9)]
+    Path("bomb.yaml").write_text("\n".join([*levels, "num_trials: *a8"]))
     Path("desc.json").write_text('[{"name": "a", "desc": "b"}]')
     Path("negative.csv").write_text(",".join(COLUMNS) + "\nr,small,1,2,3,4,-1\n")
     write_sweep(tmp_path / "sweeps", "taken")
@@ -80,6 +83,25 @@ BAD_INPUT = [
     (["train", "--resume"], "no whole checkpoint here"),
     (["train", "--workers", "0"], "--workers is 0"),
     (["train", "--output_dir", "a_file/x"], "is not a directory"),
+    ([], "the following arguments are required: COMMAND"),
+    (["bogus"], "invalid choice: 'bogus'"),
+    (["status"], "the following arguments are required: NAME"),
+    (set_('num_trials=!!int ""'), "not valid YAML"),
+    (set_("num_trials=!!bool foo"), "not valid YAML"),
+    (set_("a=" + "[" * 3000), "not valid YAML"),
+    (set_("search.seed=0x" + "f" * 5000), "`search.tpe.seed` is a int of enormous size"),
+    (set_("num_trials=1" + "0" * 400), "`num_trials` is 1000"),
+    (set_('train.data.tool_registry="a\\0b"'), "a path must be printable text"),
+    (set_("train.data.tool_registry=~nobody_here/x"), "home directory"),
+    (set_("train.data.profiling_data=data"), "is not a regular file"),
+    (set_("train.data.tool_registry=digits.json"), "not valid JSON"),
+    (set_("train.model.llm_model=data"), "no `config.json` here"),
+    (set_("search_space=" + "x" * 300), "cannot be looked up"),
+    (["launch", "--config", "data"], "is not a regular file"),
+    (["launch", "--config", "bomb.yaml"], "`num_trials` is [[[...]"),
+    (["launch", "--batch_size="], "`training.batch_size` is None"),
+    (["launch", "--storage", "\0"], "a path must be printable text"),
+    (["list", "--storage", "x" * 300], "cannot be looked up"),
     (["validate", "--config", "typo.yaml"], "unknown key `num_trails`"),
     (["status", "takn"], "no sweep `takn` in sweeps (did you mean `taken`?)"),
     (["best", "nothing"], "no sweep `nothing`"),
@@ -88,7 +110,11 @@ BAD_INPUT = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=lambda v: " ".join(v)[:60])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    BAD_INPUT,
+    ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
+)
 def test_bad_input_ends_with_one_line_and_nothing_created(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -124,6 +124,39 @@ def test_one_unreadable_sweep_does_not_hide_the_others(tmp_path: Path) -> None:
     assert states == {"broken": "unreadable", "whole": "interrupted"}
 
 
+BAD_EVENTS = [
+    {"event": "epoch", "trial_id": "trial_0000", "metrics": {"epoch": "x"}},
+    {"event": "epoch", "trial_id": "trial_0000", "metrics": {"epoch": 1, "val_loss": 10**400}},
+    {"event": "trial", "trial_id": "trial_0000", "params": 5},
+    {"event": "trial", "trial_id": 5, "params": {}},
+    {"event": "end", "trial_id": "trial_0000", "status": ["x"], "time": 1},
+    {"event": "checkpoint", "trial_id": "trial_0000", "path": 5},
+    {"event": "sweep", "state": ["a"]},
+    {"event": "something else"},
+]
+
+
+@pytest.mark.parametrize("event", BAD_EVENTS, ids=str)
+def test_an_event_of_the_wrong_shape_is_reported_and_skipped(
+    event: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = trials_answer(write_sweep(tmp_path, "before"))
+    assert trials_answer(write_sweep(tmp_path, "after", [*EVENTS, event])) == before
+    assert "an event was skipped" in caplog.text
+
+
+BAD_MANIFESTS = ["{", "[" * 100_000, '{"format_version": 1}', '{"format_version": 99}', "5"]
+
+
+@pytest.mark.parametrize("content", BAD_MANIFESTS, ids=lambda text: text[:20])
+def test_a_bad_manifest_is_one_clear_error(content: str, tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    (directory / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json|format version"):
+        read_sweep(directory)
+    assert list_answer(tmp_path)[0]["state"] == "unreadable"
+
+
 @pytest.mark.parametrize("damage", [b'{"event": "epo', b"\xff\xfe\n", b"3\n", b"{}\n"])
 def test_a_damaged_line_is_reported_and_skipped(
     damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -187,7 +220,7 @@ def test_the_table_shows_running_trials_and_the_time_left() -> None:
     for event in EVENTS:
         record.apply(event)
     table = trial_table(record, max_rows=2)
-    assert list(table.columns[0].cells) == ["trial_0003", "trial_0004"]
+    assert [str(cell) for cell in table.columns[0].cells] == ["trial_0003", "trial_0004"]
     seconds = left.seconds(record)
     assert seconds is not None
     assert seconds >= 0

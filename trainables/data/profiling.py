@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from trainables.data.registry import Tool
 from trainables.errors import DataError, did_you_mean
+from trainables.files import exists
 from trainables.models.features import FIGURES, INPUT_SIZES, raw_features
 
 COLUMNS = ("tool", *FIGURES)
@@ -33,6 +34,10 @@ class Configuration:
 def load_profiling(path: Path, tools: Sequence[Tool]) -> list[Configuration]:
     """Read and check a table; every problem names the line, the column and the value."""
     index = {tool.name: i for i, tool in enumerate(tools)}
+    if not exists(path, "`data.profiling_data`"):
+        raise DataError(f"{path}: no such file; `data.profiling_data` must name a CSV")
+    if not path.is_file():
+        raise DataError(f"{path}: is not a regular file; `data.profiling_data` must name a CSV")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
@@ -45,8 +50,6 @@ def load_profiling(path: Path, tools: Sequence[Tool]) -> list[Configuration]:
                 for row in reader
                 if row
             ]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; `data.profiling_data` must name a CSV") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV: {error}") from None
     if not rows:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import DataError, did_you_mean
+from trainables.files import read_input
+from trainables.validation import shown
 
 FIELDS = ("name", "description")
 
@@ -25,13 +27,10 @@ class Tool:
 
 def load_registry(path: Path) -> list[Tool]:
     """Read and check a registry; every problem names the entry and the remedy."""
+    text = read_input(path, "the JSON file of `data.tool_registry`")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; `data.tool_registry` must name a JSON") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(entries, list) or not entries:
         raise DataError(f'{path}: must be a non-empty list of {{"name", "description"}} objects')
@@ -49,8 +48,8 @@ def load_registry(path: Path) -> list[Tool]:
 
 def _tool(path: Path, number: int, entry: Any) -> Tool:
     if not isinstance(entry, dict):
-        raise DataError(f"{path}: entry {number} is {entry!r}, but must be an object")
-    where = f"{path}: entry {number} (`{entry.get('name', '?')}`)"
+        raise DataError(f"{path}: entry {number} is {shown(entry)}, but must be an object")
+    where = f"{path}: entry {number} (`{str(entry.get('name', '?'))[:80]}`)"
     if "desc" in entry:
         raise DataError(f"{where} uses the key `desc`; rename it to `description`")
     for key in entry:
@@ -60,7 +59,9 @@ def _tool(path: Path, number: int, entry: Any) -> Tool:
     for key in FIELDS:
         value = entry.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{where}: `{key}` is {value!r}, but must be a non-empty text")
-        if key == "name" and any(not c.isprintable() for c in value):
-            raise DataError(f"{where}: `name` has line breaks or control characters; remove them")
+            raise DataError(f"{where}: `{key}` is {shown(value)}, but must be a non-empty text")
+        if any(not c.isprintable() for c in value.replace("\n", "") or "x"):
+            raise DataError(f"{where}: `{key}` has control characters; remove them")
+        if key == "name" and "\n" in value:
+            raise DataError(f"{where}: `name` has line breaks; remove them")
     return Tool(entry["name"].strip(), entry["description"].strip())

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
 from trainables.errors import LLMError
+from trainables.files import exists
 from trainables.network import within_reach
 
 REACH_SECONDS = 1.5
+MAX_HIDDEN_SIZE = 1 << 20
 HIDDEN_SIZE_KEYS = ("hidden_size", "n_embd", "d_model")
 
 
@@ -19,9 +21,11 @@ def local_directory(config: ModelConfig) -> Path | None:
     if config.llm_model == EMBEDDED:
         return EMBEDDED_DIR
     path = Path(config.llm_model)
-    if path.is_dir():
+    if exists(path, "`model.llm_model`") and path.is_dir():
         if not (path / "config.json").is_file():
             raise LLMError(f"{path}: no `config.json` here; `model.llm_model` must be a causal LM")
+        if not _has_weights(path):
+            raise LLMError(f"{path}: no weights here (*.safetensors); is the copy complete?")
         return path
     if path.is_absolute() or config.llm_model.count("/") > 1 or path.exists():
         raise LLMError(
@@ -93,13 +97,16 @@ def hidden_size(directory: Path) -> int:
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LLMError(f"{path}: cannot be read: {error}") from None
-    for section in (config, config.get("text_config") or {}):
+    whole = config if isinstance(config, dict) else {}
+    nested = whole.get("text_config")
+    for section in (whole, nested if isinstance(nested, dict) else {}):
         for key in HIDDEN_SIZE_KEYS:
-            if isinstance(section.get(key), int):
-                return int(section[key])
-    raise LLMError(f"{path}: none of {', '.join(HIDDEN_SIZE_KEYS)} is given; is this a causal LM?")
+            size = section.get(key)
+            if type(size) is int and 1 <= size <= MAX_HIDDEN_SIZE:
+                return size
+    raise LLMError(f"{path}: no usable {' or '.join(HIDDEN_SIZE_KEYS)}; is this a causal LM?")
 
 
 def check_heads(num_heads: int, size: int, where: str) -> None:

@@ -29,9 +29,8 @@ COLOURS = {
 
 def make_console() -> Console:
     """Standard output; where it is no terminal, wide enough for a row of the table."""
-    return Console(
-        file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH
-    )
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(file=sys.stdout, highlight=False, markup=False, width=width)
 
 
 def short_params(params: Mapping[str, Any]) -> str:
@@ -107,13 +106,13 @@ def _row(record: SweepRecord, trial: TrialRecord) -> list[Text | str]:
     metrics = trial.metrics
     status = trial.described_status if trial.status == "stopped early" else trial.status
     return [
-        trial.trial_id,
+        Text(trial.trial_id),
         Text(status, style=COLOURS.get(trial.status, "")),
         str(trial.epoch),
         figure(metrics.get(record.metric)),
         figure(metrics.get("gate_alpha"), 3),
         figure(metrics.get("semantic_retention"), 3),
-        short_params(trial.params),
+        Text(short_params(trial.params)),
     ]
 
 
