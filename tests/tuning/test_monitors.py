@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.tuning.test_store import EVENTS
 from trainables.metrics import METRICS
 from tuning.monitors.table import TableMonitor, duration
-from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor
+from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor, WandbProcess
 from tuning.store import SweepRecord
 
 
@@ -134,3 +134,12 @@ def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.Mon
 def test_metrics_are_declared_once_with_help() -> None:
     assert len({metric.key for metric in METRICS}) == len(METRICS)
     assert all(metric.help.endswith(".") and "/" not in metric.key for metric in METRICS)
+
+
+def test_a_dead_wandb_process_is_told_and_does_not_hold_anyone_up(tmp_path: Path) -> None:
+    process = WandbProcess(tmp_path, "project")
+    process._process.kill()
+    process._process.wait()
+    with pytest.raises(RuntimeError, match=r"wandb_process\.log"):
+        process.start("t", "mine", {})
+    process.close()

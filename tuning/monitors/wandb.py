@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from trainables.metrics import SERIES, scalars
-from tuning.store import Event, SweepRecord
+from tuning.store import GOOD, Event, SweepRecord
 
 ARCHITECTURE = "Deep Semantic + Gated Fusion"
 CLOSE_SECONDS = 60
@@ -34,6 +37,10 @@ class WandbProcess:
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
+        # The pipe is full while a server is slow; a thread waits for it, the sweep does not.
+        self._commands: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write, daemon=True)
+        self._writer.start()
 
     def start(self, run: str, group: str, config: Mapping[str, Any]) -> None:
         self._send({"do": "start", "run": run, "group": group, "config": dict(config)})
@@ -44,21 +51,29 @@ class WandbProcess:
         self._send({"do": "log", "run": run, "series": series, "epoch": scalars(report)})
 
     def finish(self, run: str, status: str) -> None:
-        self._send({"do": "finish", "run": run, "status": status})
+        good = status.startswith(GOOD)
+        self._send({"do": "finish", "run": run, "status": status, "exit_code": 0 if good else 1})
 
     def close(self) -> None:
-        assert self._process.stdin is not None
+        self._commands.put(None)
         try:
-            self._process.stdin.close()
             self._process.wait(CLOSE_SECONDS)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
+        except subprocess.TimeoutExpired:
             self._process.kill()
+        self._writer.join()
         self._output.close()
 
     def _send(self, command: dict[str, Any]) -> None:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"its process ended, see {self._output.name}")
+        self._commands.put(command)
+
+    def _write(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
+            while (command := self._commands.get()) is not None:
+                pipe.write(json.dumps(command) + "\n")
+                pipe.flush()
 
 
 def run_config(

@@ -61,7 +61,7 @@ class Runs:
             case "finish":
                 if name in self._runs:
                     self._runs[name].summary["status"] = command["status"]
-                self._finish(name, 0)
+                self._finish(name, command["exit_code"])
 
     def close(self) -> None:
         for name in list(self._runs):
