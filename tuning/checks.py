@@ -59,7 +59,7 @@ def check_sweep(sweep: ResolvedSweep) -> CheckedData:
         raise ConfigError(
             "`metric` is field_accuracy, but `training.field_accuracy_samples` is 0; raise it"
         )
-    _check_writable(sweep.directory.parent)
+    check_writable(sweep.directory.parent, "--storage")
     return data
 
 
@@ -78,12 +78,14 @@ def _batch_sizes(space: SearchSpace) -> Iterator[int]:
         yield from (int(value) for value in spec.extremes())
 
 
-def _check_writable(storage: Path) -> None:
-    nearest = next(p for p in (storage, *storage.parents) if exists(p, "`storage`"))
+def check_writable(directory: Path, flag: str) -> None:
+    """``directory``, or the nearest one above it that exists, must take new files."""
+    above = (directory, *directory.absolute().parents)
+    nearest = next(p for p in above if exists(p, flag))
     if not nearest.is_dir():
-        raise UserError(f"`storage`: {nearest} is not a directory; give another --storage")
+        raise UserError(f"{flag} {directory}: {nearest} is not a directory; give another {flag}")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"`storage`: {nearest} cannot be written; give another --storage")
+        raise UserError(f"{flag} {directory}: {nearest} cannot be written; give another {flag}")
 
 
 def estimate_cost(config: SweepConfig, data: CheckedData) -> Cost:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -25,14 +24,14 @@ from trainables.checkpoint import (
 from trainables.config import PretrainConfig, load_config
 from trainables.data.dataset import SharedInputs
 from trainables.errors import DivergedError, OutOfMemoryError, UserError
-from trainables.files import exists, new_directory
+from trainables.files import new_directory
 from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
 from trainables.llm.location import check_heads
 from trainables.metrics import scalars
 from trainables.preparation import embed_tools, prepare_inputs
 from trainables.pretraining import Pretraining
 from trainables.run import DeviceInputs, Run
-from tuning.checks import check_train
+from tuning.checks import check_train, check_writable
 from tuning.monitors.table import duration
 from tuning.monitors.wandb import WandbProcess, run_config
 
@@ -94,11 +93,7 @@ def _starting_point(out: Path, resume: bool) -> Path | None:
         raise UserError(
             f"{out} already holds checkpoints; go on with --resume, or give another --output_dir"
         )
-    nearest = next(p for p in (out, *out.absolute().parents) if exists(p, "--output_dir"))
-    if not nearest.is_dir():
-        raise UserError(f"--output_dir {out}: {nearest} is not a directory")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"--output_dir {out}: {nearest} cannot be written")
+    check_writable(out, "--output_dir")
     return None
 
 
