@@ -9,6 +9,7 @@ meta.json                           format version, configuration, place, histor
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import re
@@ -33,7 +34,7 @@ META_FILE = "meta.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 RANDOM_FILE = "random.safetensors"
 FILES = (WEIGHTS_FILE, CONFIG_FILE, OPTIMIZER_FILE, RANDOM_FILE)
-NAME = re.compile(r"checkpoint_(\d{6})")
+NAME = re.compile(r"checkpoint_(\d{6})(_\d+)?")
 
 # What may differ between a checkpoint and the run that continues it.
 MAY_DIFFER = {"training": {"num_epochs", "target_loss", "field_accuracy_samples"}}
@@ -68,6 +69,21 @@ def save_checkpoint(parent: Path, run: Run, history: list[dict[str, Any]]) -> Pa
     return path
 
 
+def save_beside(parent: Path, run: Run, history: list[dict[str, Any]]) -> Path:
+    """As ``save_checkpoint``, but never in the place of an earlier one of the same epoch.
+
+    A run that took over another's weights reaches an epoch twice; whoever keeps account of the
+    checkpoints by path must not lose the newer with the older.
+    """
+    path = checkpoint_path(parent, run.epoch)
+    for number in itertools.count(1):
+        if not path.exists():
+            break
+        path = parent / f"{checkpoint_path(parent, run.epoch).name}_{number}"
+    new_directory(path, lambda aside: write_checkpoint(aside, run, history))
+    return path
+
+
 def checkpoint_path(parent: Path, epoch: int) -> Path:
     return parent / f"checkpoint_{epoch:06d}"
 
@@ -94,10 +110,15 @@ def read_meta(directory: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def load_checkpoint(directory: Path, run: Run) -> list[dict[str, Any]]:
-    """Put ``run`` where the checkpoint was, bit for bit; returns the history until there."""
+def load_checkpoint(directory: Path, run: Run, *, inherited: bool = False) -> list[dict[str, Any]]:
+    """Put ``run`` where the checkpoint was, bit for bit; returns the history until there.
+
+    ``inherited``: from a run with other hyperparameters, whose weights are taken over; ``run``
+    keeps its own hyperparameters from here on.
+    """
     meta = read_meta(directory)
-    _check_same_training(directory, meta["config"], run.config)
+    if not inherited:
+        _check_same_training(directory, meta["config"], run.config)
     weights = load_file(directory / WEIGHTS_FILE)
     _check_same_data(directory, meta, weights, run)
     run.encoder.load_state_dict(weights)

@@ -30,12 +30,13 @@ def keep_gate_upward(encoder: ResourceEncoder, optimizer: torch.optim.AdamW) -> 
     training goes on exactly as it would have; only the sign of alpha is chosen for every seed.
     """
     fusion = encoder.fusion
-    if fusion.gate_alpha >= 0:
-        return
-    fusion.flip_orientation()
     projection = fusion.cross_attention.out_proj
-    for parameter in (fusion.gate_alpha, projection.weight, projection.bias):
-        optimizer.state[parameter]["exp_avg"].neg_()
+    mirrored = (fusion.gate_alpha, projection.weight, projection.bias)
+    tensors = [*mirrored, *(optimizer.state[p]["exp_avg"] for p in mirrored)]
+    if fusion.gate_alpha.device.type != "cpu":  # without waiting for the device
+        torch._foreach_mul_(tensors, torch.where(fusion.gate_alpha < 0, -1.0, 1.0))
+    elif fusion.gate_alpha < 0:
+        torch._foreach_neg_(tensors)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -19,8 +19,8 @@ from trainables.data.reading import CheckedData
 from trainables.data.registry import Tool
 from trainables.errors import DataError
 from trainables.files import replace_file
-from trainables.llm.frozen import FrozenLLM, llm_fingerprint
-from trainables.llm.location import local_directory
+from trainables.llm.frozen import FrozenLLM
+from trainables.llm.location import llm_fingerprint, local_directory
 
 Say = Callable[[str], None]
 

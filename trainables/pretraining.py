@@ -19,7 +19,7 @@ from trainables.config import PretrainConfig, TrainingConfig
 from trainables.data.dataset import SharedInputs
 from trainables.data.templates import parse
 from trainables.errors import DivergedError, OutOfMemoryError
-from trainables.llm.frozen import FrozenLLM
+from trainables.llm.frozen import FrozenLLM, free_device_memory
 from trainables.models.features import FIGURES
 from trainables.models.resource_encoder import evaluating
 from trainables.run import Batch, DeviceInputs, Run
@@ -42,29 +42,66 @@ class Shard:
 ALONE = Shard()
 
 
-def train_step(runs: Sequence[Run], llm: FrozenLLM, shard: Shard = ALONE) -> None:
+def train_step(runs: Sequence[Run], llm: FrozenLLM, shard: Shard = ALONE) -> dict[Run, Exception]:
     """One optimiser step of each run; the LLM goes forward and backward once for all.
 
     K runs' soft tokens are concatenated, [sum of their batch sizes, D]; each run's loss is the
     mean over its own real target tokens, so that it does not depend on its neighbours.
+
+    Returns what ended a run, by run; the others have made their step as they would have alone.
     """
+    ended: dict[Run, Exception] = {}
+    before = [run.streams.dropout_state for run in runs]
     batches = [run.next_batch() for run in runs]
+    try:
+        means = _backward(runs, batches, llm, shard)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of the runs
+        if len(runs) == 1:
+            return {runs[0]: named(error, runs[0])}
+        del batches
+        for run, state in zip(runs, before, strict=True):
+            run.streams.dropout_state = state
+            run.optimizer.zero_grad(set_to_none=True)
+        free_device_memory()
+        for run in runs:
+            ended |= train_step([run], llm, shard)
+        return ended
+    for run, batch, mean in zip(runs, batches, means, strict=True):
+        if shard.size > 1:
+            _sum_over_workers([mean, *_gradients(run)])
+        try:
+            run.update(mean, int(batch.counts.sum()))
+        except Exception as error:  # noqa: BLE001 - the next run's update must go on
+            ended[run] = named(error, run)
+    return ended
+
+
+def _backward(
+    runs: Sequence[Run], batches: Sequence[Batch], llm: FrozenLLM, shard: Shard
+) -> list[Tensor]:
+    """The gradients of every run; returns their losses, of this shard's rows alone."""
     soft = [run.soft_tokens(batch) for run, batch in zip(runs, batches, strict=True)]
     parts = [shard.of(len(batch.counts)) for batch in batches]
+    own = list(zip(soft, batches, parts, strict=True))
     losses = llm.token_losses(
-        torch.cat([s[part] for s, part in zip(soft, parts, strict=True)]),
-        _stack_texts([b.token_ids[part] for b, part in zip(batches, parts, strict=True)]),
-        torch.cat([b.counts[part] for b, part in zip(batches, parts, strict=True)]),
+        torch.cat([s[part] for s, _, part in own]),
+        _stack_texts([b.token_ids[part] for _, b, part in own]),
+        torch.cat([b.counts[part] for _, b, part in own]),
     )
-    own = [int(b.counts[part].sum()) for b, part in zip(batches, parts, strict=True)]
-    totals = [int(b.counts.sum()) for b in batches]
-    means = [part.sum() / total for part, total in zip(losses.split(own), totals, strict=True)]
+    per_run = losses.split([int(b.counts[part].sum()) for _, b, part in own])
+    totals = [int(batch.counts.sum()) for batch in batches]
+    means = [part.sum() / total for part, total in zip(per_run, totals, strict=True)]
     torch.stack(means).sum().backward()
-    for run, mean, total in zip(runs, means, totals, strict=True):
-        loss = mean.detach()
-        if shard.size > 1:
-            _sum_over_workers([loss, *_gradients(run)])
-        run.update(float(loss), total)
+    return [mean.detach() for mean in means]
+
+
+def named(error: Exception, run: Run) -> Exception:
+    """The device's out-of-memory error becomes the trial's; any other stays."""
+    try:
+        with out_of_memory_named(run.config.training, run):
+            raise error
+    except Exception as renamed:  # noqa: BLE001 - only its name was wanted
+        return renamed
 
 
 def evaluate(run: Run, llm: FrozenLLM) -> tuple[float, float]:
@@ -105,20 +142,6 @@ def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
     return right / (count * len(FIGURES))
 
 
-@contextmanager
-def out_of_memory_named(config: TrainingConfig, run: Run | None = None) -> Iterator[None]:
-    """Turns the device's out-of-memory error into the trial's."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        step = run.step + 1 if run else 0
-        raise OutOfMemoryError(
-            f"no memory left on the device at step {step} (batch_size {config.batch_size}): "
-            f"{str(error).splitlines()[0]}",
-            step,
-        ) from None
-
-
 class Pretraining:
     """One run from its first epoch to its last, or from a checkpoint on."""
 
@@ -133,69 +156,93 @@ class Pretraining:
             inputs = DeviceInputs(inputs, llm.device)
         self.llm = llm
         self.shard = shard
-        self.run = Run(config, inputs)
+        with out_of_memory_named(config.training):
+            self.run = Run(config, inputs)
         self.on_step: Callable[[Run], None] = lambda run: None
+
+    @property
+    def finished(self) -> bool:
+        return self.run.epoch >= self.run.config.training.num_epochs
 
     def reports(self) -> Iterator[Report]:
         """Train epoch by epoch; every report has the keys of ``metrics`` and the step series.
 
         Raises DivergedError or OutOfMemoryError; the encoder then is as before the bad update.
         """
-        run = self.run
-        config = run.config.training
-        _set_determinism(config.deterministic, run.inputs.device)
-        while run.epoch < config.num_epochs:
-            with out_of_memory_named(config, run):
-                report = self._epoch()
-                reached = config.target_loss is not None and (
-                    report["val_loss"] <= config.target_loss
-                )
-                report["last"] = reached or run.epoch == config.num_epochs
-                if report["last"] and config.field_accuracy_samples:
-                    report["field_accuracy"] = field_accuracy(
-                        run, self.llm, config.field_accuracy_samples
-                    )
+        set_determinism(self.run.config.training.deterministic, self.run.inputs.device)
+        while not self.finished:
+            self.run.start_epoch()
+            while self.run.in_epoch:
+                for error in train_step([self.run], self.llm, self.shard).values():
+                    raise error
+                self.on_step(self.run)
+            report = self.end_epoch()
             yield report
             if report["last"]:
                 return
 
-    def _epoch(self) -> Report:
+    def end_epoch(self) -> Report:
+        """Evaluate after an epoch's last step; the report of the epoch."""
         run = self.run
-        start = time.perf_counter()
-        run.start_epoch()
-        for _ in range(run.steps_per_epoch):
-            train_step([run], self.llm, self.shard)
-            self.on_step(run)
-        seconds = time.perf_counter() - start
+        config = run.config.training
+        with out_of_memory_named(config, run):
+            report = self._evaluated()
+            reached = config.target_loss is not None and report["val_loss"] <= config.target_loss
+            report["last"] = reached or self.finished
+            if report["last"] and config.field_accuracy_samples:
+                report["field_accuracy"] = field_accuracy(
+                    run, self.llm, config.field_accuracy_samples
+                )
+        return report
+
+    def _evaluated(self) -> Report:
+        run, series = self.run, self.run.series
+        run.check_finite()  # waits for the device, so that the time below is the steps'
+        seconds = time.perf_counter() - series.started
         val_loss, retention = evaluate(run, self.llm)
         if not math.isfinite(val_loss):
             raise DivergedError(f"val_loss is {val_loss} after step {run.step}", run.step)
         run.epoch += 1
-        series = run.series
+        losses, alphas = series.column("loss"), series.column("gate_alpha")
         return {
-            "train_loss": fmean(series.loss),
+            "train_loss": fmean(losses),
             "val_loss": val_loss,
-            "gate_alpha": series.gate_alpha[-1],
+            "gate_alpha": alphas[-1],
             "semantic_retention": retention,
             "learning_rate": series.learning_rate[-1],
-            "grad_norm": fmean(series.grad_norm),
-            "gate_grad_norm": fmean(series.gate_grad_norm),
+            "grad_norm": fmean(series.column("grad_norm")),
+            "gate_grad_norm": fmean(series.column("gate_grad_norm")),
             "epoch": run.epoch,
             "step": run.step,
-            "steps_per_s": len(series.loss) / seconds,
+            "steps_per_s": len(series) / seconds,
             "tokens_per_s": series.tokens / seconds,
             "peak_memory_mib": _peak_memory_mib(run.inputs.device),
-            "series_loss": series.loss,
-            "series_gate_alpha": series.gate_alpha,
+            "series_loss": losses,
+            "series_gate_alpha": alphas,
             "series_learning_rate": series.learning_rate,
         }
 
 
+@contextmanager
+def out_of_memory_named(config: TrainingConfig, run: Run | None = None) -> Iterator[None]:
+    """Turns the device's out-of-memory error into the trial's."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        step = run.step + 1 if run else 0
+        raise OutOfMemoryError(
+            f"no memory left on the device at step {step} (batch_size {config.batch_size}): "
+            f"{str(error).splitlines()[0]}",
+            step,
+        ) from None
+
+
 def _validation_batches(inputs: DeviceInputs) -> Iterator[Batch]:
-    places = torch.arange(len(inputs.val_rows)) % inputs.num_templates
-    rows = inputs.val_rows.split(EVALUATION_BATCH)
-    for chosen, templates in zip(rows, places.split(EVALUATION_BATCH), strict=True):
-        yield inputs.batch(chosen, templates)
+    """All held-out rows, of like length together."""
+    templates = torch.arange(len(inputs.val_rows)) % inputs.num_templates
+    by_length = inputs.token_counts[inputs.val_rows, templates].argsort(stable=True)
+    for places in by_length.split(EVALUATION_BATCH):
+        yield inputs.batch(inputs.val_rows[places], templates[places])
 
 
 def _stack_texts(texts: Sequence[Tensor]) -> Tensor:
@@ -221,7 +268,7 @@ def _sum_over_workers(tensors: list[Tensor]) -> None:
         tensor.copy_(total.view_as(tensor))
 
 
-def _set_determinism(deterministic: bool | None, device: torch.device) -> None:
+def set_determinism(deterministic: bool | None, device: torch.device) -> None:
     wanted = device.type == "cpu" if deterministic is None else deterministic
     torch.use_deterministic_algorithms(wanted, warn_only=True)
 

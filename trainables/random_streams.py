@@ -16,7 +16,10 @@ def stream_seed(seed: int, stream: str) -> int:
 
 
 class RandomStreams:
-    """``order`` and ``template`` are CPU generators; dropout borrows the device's generator."""
+    """``order`` and ``template`` are CPU generators; dropout borrows the device's generator.
+
+    ``dropout_state`` is never changed in place, so that it can be kept and put back.
+    """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -24,30 +27,30 @@ class RandomStreams:
         self.order = torch.Generator().manual_seed(stream_seed(seed, "order"))
         self.template = torch.Generator().manual_seed(stream_seed(seed, "template"))
         dropout = torch.Generator(device).manual_seed(stream_seed(seed, "dropout"))
-        self._dropout_state = dropout.get_state()
+        self.dropout_state = dropout.get_state()
 
     @contextmanager
     def dropout(self) -> Iterator[None]:
         """Inside the block the device draws from this run's dropout stream."""
         outside = self._get()
-        self._set(self._dropout_state)
+        self._set(self.dropout_state)
         try:
             yield
         finally:
-            self._dropout_state = self._get()
+            self.dropout_state = self._get()
             self._set(outside)
 
     def state(self) -> dict[str, Tensor]:
         return {
             "order": self.order.get_state(),
             "template": self.template.get_state(),
-            "dropout": self._dropout_state.clone(),
+            "dropout": self.dropout_state.clone(),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.order.set_state(state["order"])
         self.template.set_state(state["template"])
-        self._dropout_state = state["dropout"].clone()
+        self.dropout_state = state["dropout"].clone()
 
     def _get(self) -> Tensor:
         return torch.cuda.get_rng_state(self._device) if self._on_gpu else torch.get_rng_state()

@@ -1,8 +1,12 @@
-"""The pretraining loop as a Ray Train worker, and the trainer that wraps it."""
+"""The pretraining loop in Ray Train workers: one run on several, or many runs on one host."""
 
 from __future__ import annotations
 
+import os
+import queue
 import tempfile
+import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
+from ray.actor import ActorHandle
 
+from trainables.assignment import Command
 from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
 from trainables.metrics import scalars
@@ -21,11 +27,16 @@ from trainables.sharing import get_inputs
 # need (torch, transformers) is imported where it is used: seconds per process.
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+    from trainables.data.dataset import SharedInputs
+    from trainables.llm.frozen import FrozenLLM
     from trainables.pretraining import Pretraining
 
 WORKER_RESTARTS = 1
+HOST_RESTARTS = 20
 CONTROLLER_RESTARTS = 3
+POLL_SECONDS = 5.0
 
 # Ray's defaults make a report wait up to two seconds and add a process per run; they are read
 # from the environment of every process of the run.
@@ -45,6 +56,7 @@ class WorkerSettings:
     config: PretrainConfig
     inputs: ray.ObjectRef
     checkpoint: str | None = None
+    inherited: bool = False
 
 
 def train_worker(loop_config: dict[str, Any]) -> None:
@@ -71,7 +83,9 @@ def train_worker(loop_config: dict[str, Any]) -> None:
             pretraining = Pretraining(config, get_inputs(settings.inputs), llm, shard)
             with _starting_point(settings) as directory:
                 if directory is not None:
-                    history = load_checkpoint(directory, pretraining.run)
+                    history = load_checkpoint(
+                        directory, pretraining.run, inherited=settings.inherited
+                    )
         for report in pretraining.reports():
             history.append(scalars(report))
             report["outcome"] = "finished" if report["last"] else "running"
@@ -117,6 +131,131 @@ def make_trainer(
             ),
         ),
     )
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """What every host of a fleet gets; ``inputs`` is None if they are still to be prepared."""
+
+    config: PretrainConfig
+    inputs: ray.ObjectRef | None
+    switchboard: ActorHandle
+    lanes: int | None
+    hosts: int
+
+
+def host_worker(loop_config: dict[str, Any]) -> None:
+    """Load the frozen LLM once, then train whatever runs the switchboard puts into the lanes.
+
+    Raises nothing for input that cannot be used: the switchboard is told, and others stop waiting.
+    """
+    import torch
+
+    from trainables.errors import UserError
+    from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+    from trainables.memory import Footprint
+    from trainables.packing import Lanes, budget_of, plan_lanes, serve
+    from trainables.run import DeviceInputs
+
+    settings: HostSettings = loop_config["settings"]
+    device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
+    link = SwitchboardLink(settings.switchboard)
+    try:
+        dtype = select_dtype(settings.config.training.precision, device)
+        llm = FrozenLLM.load(settings.config.model, device, dtype)
+        inputs = DeviceInputs(_shared_inputs(settings, llm), device)
+    except UserError as error:
+        link.put("error", error)
+        return
+    context = ray.train.get_context()
+    budget = budget_of(device, context.get_local_world_size())
+    footprint = Footprint(llm, inputs)
+    plan = plan_lanes(settings.lanes, settings.config, device, footprint, budget)
+    about = {"pid": os.getpid(), "node": context.get_node_rank(), "reason": plan.reason}
+    link.join(plan.lanes, about)
+    serve(Lanes(llm, inputs, footprint, together=plan.together, budget=budget), link)
+
+
+class SwitchboardLink:
+    """A host's end of the line; a thread listens, so that no step ever waits for a message."""
+
+    def __init__(self, switchboard: ActorHandle) -> None:
+        self._switchboard = switchboard
+        self._host = uuid.uuid4().hex
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+
+    def join(self, lanes: int, about: dict[str, Any]) -> None:
+        ray.get(self._switchboard.join.remote(self._host, lanes, about))
+        threading.Thread(target=self._listen, name="switchboard", daemon=True).start()
+
+    def put(self, key: str, item: Any) -> None:
+        ray.get(self._switchboard.put.remote(key, item))
+
+    def receive(self, wait: bool) -> list[Command]:
+        found = [self._commands.get()] if wait else []
+        while not self._commands.empty():
+            found.append(self._commands.get())
+        return found
+
+    def send(self, key: str, report: dict[str, Any]) -> None:
+        self._switchboard.report.remote(self._host, key, report)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                found = ray.get(self._switchboard.commands.remote(self._host, POLL_SECONDS))
+            except ray.exceptions.RayError:  # the sweep is gone
+                found = [Command("close")]
+            for command in found:
+                self._commands.put(command)
+                if command.kind == "close":
+                    return
+
+
+def make_fleet(
+    settings: HostSettings, *, name: str, storage_path: str, use_gpu: bool, callbacks: Sequence[Any]
+) -> DataParallelTrainer:
+    """A Ray Train run of ``settings.hosts`` hosts, a GPU each where there are any, else a core.
+
+    The hosts need no process group: nothing that one computes depends on another.
+    """
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    return DataParallelTrainer(
+        host_worker,
+        train_loop_config={"settings": settings},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(1, settings.hosts) if settings.hosts > 1 else 1,
+            use_gpu=use_gpu,
+            resources_per_worker=None if use_gpu else {"CPU": 1},
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=storage_path,
+            callbacks=list(callbacks),
+            failure_config=ray.train.FailureConfig(
+                max_failures=HOST_RESTARTS, controller_failure_limit=CONTROLLER_RESTARTS
+            ),
+        ),
+    )
+
+
+def _shared_inputs(settings: HostSettings, llm: FrozenLLM) -> SharedInputs:
+    """From the object store; if nobody has prepared them yet, the first host does it for all."""
+    if settings.inputs is not None:
+        return get_inputs(settings.inputs)
+    from trainables.data.reading import read_data
+    from trainables.preparation import embed_tools, prepare_inputs
+
+    board = settings.switchboard
+    if ray.train.get_context().get_world_rank() == 0 and ray.get(board.inputs.remote(0)) is None:
+        said: list[str] = []
+        data = read_data(settings.config)
+        embeddings = embed_tools(llm, settings.config, data.tools, said.append)
+        ray.get(board.share.remote(prepare_inputs(llm, data, embeddings), said))
+    while (reference := ray.get(board.inputs.remote(POLL_SECONDS))) is None:
+        pass
+    return get_inputs(reference[0])
 
 
 @contextmanager

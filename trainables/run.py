@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -28,25 +27,41 @@ from trainables.random_streams import RandomStreams, stream_seed
 CPU = torch.device("cpu")
 
 
+# Batches are cut from groups of this many, sorted by length: less padding, still at random.
+BATCHES_PER_GROUP = 8
+
+
 class Batch(NamedTuple):
     """B configurations with one target text each, L tokens the longest of them."""
 
     tool_index: Tensor  # [B]
     features: Tensor  # [B, R]
     token_ids: Tensor  # [B, L], right-padded
-    counts: Tensor  # [B], real tokens per row
+    counts: Tensor  # [B], real tokens per row; on the CPU, because sizes depend on it
 
 
-@dataclass
 class StepSeries:
-    """What each update of an epoch did; one number per step."""
+    """What each update of an epoch did; kept on the device and read once per epoch."""
 
-    loss: list[float] = field(default_factory=list)
-    gate_alpha: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    grad_norm: list[float] = field(default_factory=list)
-    gate_grad_norm: list[float] = field(default_factory=list)
-    tokens: int = 0
+    COLUMNS = ("loss", "gate_alpha", "grad_norm", "gate_grad_norm")
+
+    def __init__(self, steps: int, device: torch.device) -> None:
+        self._rows = torch.zeros(steps, len(self.COLUMNS), device=device)
+        self.learning_rate: list[float] = []
+        self.tokens = 0
+        self.started = time.perf_counter()
+
+    def add(self, figures: tuple[Tensor, ...], learning_rate: float, tokens: int) -> None:
+        self._rows[len(self.learning_rate)] = torch.stack(figures)
+        self.learning_rate.append(learning_rate)
+        self.tokens += tokens
+
+    def __len__(self) -> int:
+        return len(self.learning_rate)
+
+    def column(self, name: str) -> list[float]:
+        """One number per step so far; waits for the device."""
+        return self._rows[: len(self), self.COLUMNS.index(name)].tolist()
 
 
 class DeviceInputs:
@@ -76,7 +91,7 @@ class DeviceInputs:
             self.tool_index[on_device],
             self.features[on_device],
             self.token_ids[on_device, templates_on_device, :longest],
-            counts.to(self.device),
+            counts,
         )
 
 
@@ -86,78 +101,111 @@ class Run:
     def __init__(self, config: PretrainConfig, inputs: DeviceInputs) -> None:
         self.config = config
         self.inputs = inputs
-        training, model = config.training, config.model
+        training = config.training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(training.seed, "weights"))
-            self.encoder = ResourceEncoder(
-                inputs.source.tool_names,
-                inputs.tool_embeddings.cpu(),
-                num_attention_heads=model.num_attention_heads,
-                dropout=model.dropout,
-                d_resource=model.d_resource,
-                resource_tokens=model.resource_tokens,
-                normalize=model.normalize,
-                feature_statistics=inputs.source.statistics,
-            ).to(inputs.device)
+            self.encoder = make_encoder(config, inputs).to(inputs.device)
         self.optimizer = make_optimizer(self.encoder, training)
         self.streams = RandomStreams(training.seed, inputs.device)
         self.steps_per_epoch = math.ceil(len(inputs.train_rows) / training.batch_size)
         self.total_steps = self.steps_per_epoch * training.num_epochs
         self.step = 0
         self.epoch = 0
-        self.series = StepSeries()
-        self._batches: Iterator[Batch] = iter(())
+        self.series = StepSeries(0, inputs.device)
+        self._batches: list[tuple[Tensor, Tensor]] = []
+        self._parameters = self.encoder.get_trainable_parameters()
+        self._failed = torch.zeros((), dtype=torch.bool, device=inputs.device)
 
     def start_epoch(self) -> None:
         """Shuffle the training rows, draw a template for each, begin a new series."""
         count = len(self.inputs.train_rows)
-        order = torch.randperm(count, generator=self.streams.order)
+        generator = self.streams.order
+        order = self.inputs.train_rows[torch.randperm(count, generator=generator)]
         templates = torch.randint(
             self.inputs.num_templates, (count,), generator=self.streams.template
         )
         size = self.config.training.batch_size
-        parts = zip(self.inputs.train_rows[order].split(size), templates.split(size), strict=True)
-        self._batches = (self.inputs.batch(rows, chosen) for rows, chosen in parts)
-        self.series = StepSeries()
+        group = size * BATCHES_PER_GROUP
+        lengths = self.inputs.token_counts[order, templates]
+        parts = [
+            start + places
+            for start in range(0, count, group)
+            for places in lengths[start : start + group].argsort(stable=True).split(size)
+        ]
+        turns = torch.randperm(len(parts), generator=generator).tolist()
+        self._batches = [(order[parts[i]], templates[parts[i]]) for i in turns]
+        self.series = StepSeries(self.steps_per_epoch, self.inputs.device)
+
+    @property
+    def in_epoch(self) -> bool:
+        """Whether the epoch that was started has steps left."""
+        return len(self.series) < len(self._batches)
 
     def next_batch(self) -> Batch:
-        return next(self._batches)
+        """The batch of the next update; the same one until that update is made."""
+        return self.inputs.batch(*self._batches[len(self.series)])
 
     def soft_tokens(self, batch: Batch) -> Tensor:
         """[B, D], with dropout from the run's own stream."""
         with self.streams.dropout():
             return self.encoder(batch.tool_index, batch.features)
 
-    def update(self, loss: float, tokens: int) -> None:
-        """Clip, step, schedule; the gradients are those of ``loss``.
+    def update(self, loss: Tensor, tokens: int) -> None:
+        """Clip, step, schedule; the gradients are those of ``loss``, a scalar.
 
-        Raises DivergedError before the update if loss or gradient are not finite.
+        A loss or gradient that is not finite changes nothing, and nothing after it does; where
+        that can be seen without waiting for a device, it raises DivergedError at once.
         """
         training = self.config.training
-        parameters = self.encoder.get_trainable_parameters()
         gate = self.encoder.fusion.gate_alpha
-        gate_grad = abs(float(gate.grad)) if gate.grad is not None else 0.0
-        norm = float(clip_grad_norm_(parameters, training.max_grad_norm or math.inf))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
-            raise DivergedError(
-                f"{what} at step {self.step + 1} (learning_rate {training.learning_rate:g}, "
-                f"batch_size {training.batch_size}, seed {training.seed}); "
-                "lower training.learning_rate or training.max_grad_norm",
-                self.step + 1,
-            )
+        gate_norm = gate.grad.abs() if gate.grad is not None else torch.zeros_like(gate)
+        norm = clip_grad_norm_(self._parameters, training.max_grad_norm or math.inf)
         learning_rate = learning_rate_at(self.step, self.total_steps, training)
+        self._failed |= ~(loss.isfinite() & norm.isfinite())
+        if self.inputs.device.type != "cpu":
+            # The fused kernel leaves everything as it is where this is 1.
+            self.optimizer.found_inf = self._failed.float()  # type: ignore[attr-defined]
+        elif self._failed:
+            self.series.add((loss, gate.detach(), norm, gate_norm), learning_rate, tokens)
+            self.check_finite()
         set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
         keep_gate_upward(self.encoder, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.series.loss.append(loss)
-        self.series.gate_alpha.append(self.encoder.get_gate_value())
-        self.series.learning_rate.append(learning_rate)
-        self.series.grad_norm.append(norm)
-        self.series.gate_grad_norm.append(gate_grad)
-        self.series.tokens += tokens
+        self.series.add((loss, gate.detach(), norm, gate_norm), learning_rate, tokens)
+
+    def check_finite(self) -> None:
+        """Raises DivergedError if an update could not be made; waits for the device."""
+        if not self._failed:
+            return
+        training = self.config.training
+        figures = zip(self.series.column("loss"), self.series.column("grad_norm"), strict=True)
+        bad = ((i, *pair) for i, pair in enumerate(figures) if not all(map(math.isfinite, pair)))
+        place, loss, norm = next(bad)
+        step = self.epoch * self.steps_per_epoch + place + 1
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
+        raise DivergedError(
+            f"{what} at step {step} (learning_rate {training.learning_rate:g}, "
+            f"batch_size {training.batch_size}, seed {training.seed}); "
+            "lower training.learning_rate or training.max_grad_norm",
+            step,
+        )
+
+
+def make_encoder(config: PretrainConfig, inputs: DeviceInputs) -> ResourceEncoder:
+    """A new encoder on the CPU, its weights drawn from torch's current state."""
+    model = config.model
+    return ResourceEncoder(
+        inputs.source.tool_names,
+        inputs.tool_embeddings.cpu(),
+        num_attention_heads=model.num_attention_heads,
+        dropout=model.dropout,
+        d_resource=model.d_resource,
+        resource_tokens=model.resource_tokens,
+        normalize=model.normalize,
+        feature_statistics=inputs.source.statistics,
+    )
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:

@@ -97,7 +97,7 @@ def build(cls: type[Model], mapping: Mapping[str, Any], source: str) -> Model:
 
 def _explain(cls: type[BaseModel], problem: ErrorDetails) -> str:
     path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
+    key = ".".join(_as_written(cls, path))
     value = problem["input"]
     match problem["type"]:
         case "extra_forbidden":
@@ -121,6 +121,27 @@ def _explain(cls: type[BaseModel], problem: ErrorDetails) -> str:
             message = message[0].lower() + message[1:]
             message = message.replace("input should be", "must be").replace("input ", "value ")
             return f"`{key}` is {shown(value)}, but {message}"
+
+
+def _as_written(cls: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The path without the names of types, which pydantic puts where a union's member is chosen."""
+    written: list[str] = []
+    for i, part in enumerate(path):
+        members = [m for a in _annotations(cls, path[:i]) for m in _models_in(a)]
+        if part not in {_tag(m) for m in members}:
+            written.append(part)
+    return written
+
+
+def _annotations(cls: type[BaseModel], path: Sequence[str]) -> list[Any]:
+    """The annotation that stands at a path of keys; none where a tag stands."""
+    if not path:
+        return []
+    models = [cls]
+    for part in path[:-1]:
+        found = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        models = [m for a in found for m in _models_in(a)] or models
+    return [m.model_fields[path[-1]].annotation for m in models if path[-1] in m.model_fields]
 
 
 def _known_keys(cls: type[BaseModel], path: Sequence[str]) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from search_spaces.schema import SearchSpace
 from trainables.config import DEFAULT_CONFIG, PathText, PretrainConfig, Section, parse_config
@@ -17,10 +17,11 @@ from trainables.errors import ConfigError, did_you_mean
 from trainables.files import exists
 from trainables.metrics import OBJECTIVES
 from trainables.validation import apply_overrides, build, read_yaml, shown
-from tuning.space import check_space
+from tuning.space import CHANGEABLE, changeable, check_space
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_SPACE = PROJECT / "search_spaces" / "default.yaml"
+MOST = 10**6
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -84,19 +85,64 @@ class Median(Section):
     min_trials: int = Field(3, ge=1, description="Trials to compare with, at least.")
 
 
+class HyperBand(Section):
+    """Brackets of trials that are paused at their rungs until the bracket decides."""
+
+    type: Literal["hyperband"]
+    reduction_factor: int = Field(
+        3, ge=2, le=10**6, description="One of this many goes on at a rung."
+    )
+
+
+class PBT(Section):
+    """Population based training: bad trials take over good ones' weights, perturbed."""
+
+    type: Literal["pbt"]
+    interval_epochs: int = Field(
+        2, ge=1, le=10**6, description="Epochs between two comparisons of the population."
+    )
+    quantile_fraction: float = Field(
+        0.25, gt=0, le=0.5, description="The worst share copies from the best share."
+    )
+    resample_probability: float = Field(
+        0.25, ge=0, le=1, description="A parameter is drawn anew instead of perturbed."
+    )
+
+
 class NoScheduler(Section):
     """Every trial runs to its end."""
 
     type: Literal["none"]
 
 
-Scheduler = Annotated[ASHA | Median | NoScheduler, Field(discriminator="type")]
+Scheduler = Annotated[ASHA | Median | HyperBand | PBT | NoScheduler, Field(discriminator="type")]
+
+
+def _count_or_auto(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and 1 <= value <= MOST):
+        return value
+    raise ValueError(f"{shown(value)}, but must be `auto` or a whole number from 1 to {MOST}")
+
+
+Count = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
+
+
+class PackedExecution(Section):
+    """A fleet of hosts, each with one frozen LLM and lanes for several trials."""
+
+    type: Literal["packed"] = "packed"
+    hosts: Count = Field(
+        "auto", description="Processes that train; auto: one per GPU, or per core without GPUs."
+    )
+    lanes: Count = Field(
+        "auto", description="Trials at a time on a host; auto: by the memory that one needs."
+    )
 
 
 class DedicatedExecution(Section):
-    """One Ray Train run per trial."""
+    """One Ray Train run per trial, for trials that need several GPUs."""
 
-    type: Literal["dedicated"] = "dedicated"
+    type: Literal["dedicated"]
     workers_per_trial: int = Field(
         1,
         ge=1,
@@ -105,7 +151,9 @@ class DedicatedExecution(Section):
     )
 
 
-DEFAULT_TYPES = {"search": "tpe", "scheduler": "asha", "execution": "dedicated"}
+Execution = Annotated[PackedExecution | DedicatedExecution, Field(discriminator="type")]
+
+DEFAULT_TYPES = {"search": "tpe", "scheduler": "asha", "execution": "packed"}
 
 
 class SweepConfig(Section):
@@ -121,7 +169,7 @@ class SweepConfig(Section):
     max_concurrent: int | None = Field(
         None, ge=1, le=10**6, description="Trials at a time; null: what the machine can hold."
     )
-    execution: DedicatedExecution = DedicatedExecution()
+    execution: Execution = PackedExecution()
     storage: PathText = Field("sweeps", description="The directory of all sweeps.")
     deterministic: bool | None = Field(
         None, description="Suggestions in batches, bit-equal trials; null: on without a GPU."
@@ -184,9 +232,13 @@ def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
             f"{source}: `metric` is field_accuracy, which is only known at a trial's end; "
             "set `scheduler: {type: none}`"
         )
-    return config.model_copy(
-        update={"search_space": check_space(config.search_space, checked, space_source)}
-    )
+    searched = check_space(config.search_space, checked, space_source)
+    if isinstance(config.scheduler, PBT) and not changeable(searched):
+        raise ConfigError(
+            f"{source}: `scheduler` is pbt, which changes parameters while a trial trains, but the "
+            f"search space has none that can be: {', '.join(CHANGEABLE)}"
+        )
+    return config.model_copy(update={"search_space": searched})
 
 
 def check_name(name: str) -> str:

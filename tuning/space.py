@@ -21,6 +21,15 @@ SHARED = (
     "training.precision",
     "training.num_epochs",
 )
+# What may change in the middle of a training: neither shapes nor the number of steps depend on it.
+CHANGEABLE = (
+    "training.learning_rate",
+    "training.gate_lr_multiplier",
+    "training.weight_decay",
+    "training.max_grad_norm",
+    "model.dropout",
+    "model.num_attention_heads",
+)
 MAX_HEADS = 32
 MIN_HEAD_SIZE = 8
 
@@ -69,6 +78,15 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
     for heads in searched_heads(checked, config) if size else ():
         check_heads(heads, size or 0, f"{source}: `{HEADS}`")
     return checked
+
+
+def changeable(space: SearchSpace) -> dict[str, Range]:
+    """The part of a space that may change while a trial trains."""
+    return {
+        key: spec
+        for key, spec in space.root.items()
+        if key in CHANGEABLE and not isinstance(spec, Fixed) and not spec.when
+    }
 
 
 def searched_heads(space: SearchSpace, config: PretrainConfig) -> list[int]:

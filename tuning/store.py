@@ -100,6 +100,8 @@ class SweepRecord:
         match event["event"]:
             case "trial" if trial.params != event["params"]:
                 self.trials[trial_id] = TrialRecord(trial_id, event["params"])
+            case "params":  # of a population: the trial goes on with others
+                trial.params = event["params"]
             case "start":
                 trial.status, trial.message, trial.ended = "running", "", None
                 trial.started = trial.started or event["time"]
@@ -134,6 +136,7 @@ class SweepRecord:
 EVENT_FIELDS: dict[str, dict[str, Any]] = {
     "sweep": {"state": str},
     "trial": {"trial_id": str, "params": dict},
+    "params": {"trial_id": str, "params": dict},
     "start": {"trial_id": str, "time": int | float},
     "epoch": {"trial_id": str, "metrics": dict},
     "checkpoint": {"trial_id": str, "path": str},

@@ -15,29 +15,30 @@ from typing import Any
 from ray import tune
 from ray.tune import PlacementGroupFactory, ResultGrid
 from ray.tune.experiment import Trial
-from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search import ConcurrencyLimiter, Searcher
 from rich.console import Console
 
-from trainables.data.dataset import SharedInputs
-from trainables.data.reading import read_data
 from trainables.errors import UserError
 from trainables.files import file_digest, write_text
-from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
-from trainables.llm.location import check_heads
-from trainables.preparation import embed_tools, prepare_inputs
-from trainables.sharing import put_inputs
-from tuning.cluster import Cluster, check_slots, ray_cluster
-from tuning.config import NoScheduler, ResolvedSweep, SweepConfig, dump_sweep, load_sweep
-from tuning.export import export_best
-from tuning.mailbox import open_mailbox
+from tuning.cluster import Cluster, ray_cluster
+from tuning.config import (
+    PBT,
+    NoScheduler,
+    QMCSearch,
+    RandomSearch,
+    ResolvedSweep,
+    SweepConfig,
+    dump_sweep,
+    load_sweep,
+)
+from tuning.execution import Execution, open_execution
 from tuning.monitors.base import Monitor
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.monitors.table import TableMonitor, make_console
 from tuning.monitors.wandb import WandbMonitor
-from tuning.schedulers import make_scheduler
+from tuning.schedulers import PAUSING, make_scheduler
 from tuning.search import OptunaSearcher, export_study
-from tuning.space import HEADS, searched_heads
 from tuning.store import (
     CONFIG_FILE,
     EventLog,
@@ -49,15 +50,13 @@ from tuning.store import (
     write_manifest,
 )
 from tuning.terminal import program, shown_path
-from tuning.trial import DedicatedTrial, TrialSettings, trial_name
 
 TUNE_DIR = "tune"
-TRAIN_RUNS_DIR = "train_runs"
 TRAINABLE_NAME = "pretrain_encoder"
 TRIAL_RESTARTS = 1
 CHECKPOINTS_PER_TRIAL = 2
 # A trial's driver only waits and forwards: it must not take from what the workers need.
-DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
+HEAD_NODE, DRIVER_SHARE = "node:__internal_head__", 0.001
 PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb")
 Say = Callable[[str], None]
 
@@ -165,81 +164,55 @@ def _locked(directory: Path) -> Any:
 def _run(
     directory: Path, config: SweepConfig, record: SweepRecord, *, resume: bool, say: Say
 ) -> None:
-    say("[2/4] Frozen LLM, tool embeddings, target texts: once for all trials")
-    inputs = prepare(config, say)
+    train = config.train
+    say("[2/4] Ray")
     console = make_console()
     with ray_cluster(directory / "logs" / "ray.log") as cluster:
-        check_slots(cluster, config.execution.workers_per_trial, "execution.workers_per_trial")
-        concurrent = _concurrency(config, cluster)
-        say(f"[3/4] Ray: {_resources(cluster)}, {concurrent} trials at a time")
+        say(f"      {_resources(cluster)}")
         if cluster.dashboard:
             token = f"{program('ray')} get-auth-token"
             say(f"      dashboard http://{cluster.dashboard} (its token: run `{token}`)")
-        say("[4/4] Trials")
-        callback = SweepCallback(
-            record,
-            EventLog(directory),
-            directory,
-            _monitors(directory, config, record, inputs, console),
-        )
-        searcher = OptunaSearcher(config.search_space, config.search, config.metric, config.mode)
-        try:
-            callback.sweep_event("running")
-            _tune(directory, config, cluster, concurrent, searcher, callback, inputs, resume)
-            ended = _outcome(record)
-            callback.sweep_event(*ended)
-        finally:
-            callback.close()
-            shutil.rmtree(directory / TRAIN_RUNS_DIR, ignore_errors=True)
+        if config.deterministic is None:
+            config = config.model_copy(update={"deterministic": not cluster.has_gpu})
+        training = train.training.model_copy(update={"deterministic": config.deterministic})
+        train = train.model_copy(update={"training": training})
+        say("[3/4] Frozen LLM, tool embeddings, target texts: once for all trials")
+        with open_execution(directory, config, train, cluster, say) as execution:
+            say("[4/4] Trials")
+            callback = SweepCallback(
+                record,
+                EventLog(directory),
+                directory,
+                _monitors(directory, config, record, execution, console),
+            )
+            space, search = config.search_space, config.search
+            searcher = OptunaSearcher(space, search, config.metric, config.mode)
+            try:
+                callback.sweep_event("running")
+                _tune(directory, config, execution, searcher, callback, resume)
+                callback.sweep_event(*_outcome(record))
+            finally:
+                callback.close()
     searcher.close()
     export_study(searcher.study, directory / "study.journal", record.name)
     if record.best() is not None:
+        from tuning.export import export_best
+
         export_best(directory, record, directory / "best", replace=True)
-
-
-def prepare(config: SweepConfig, say: Say) -> SharedInputs:
-    """Read the data, load the LLM once, embed the tools, tokenise the texts."""
-    train = config.train
-    data = read_data(train)
-    device = select_device()
-    llm = FrozenLLM.load(train.model, device, select_dtype(train.training.precision, device))
-    for heads in searched_heads(config.search_space, train):
-        check_heads(heads, llm.hidden_size, f"`{HEADS}`")
-    embeddings = embed_tools(llm, train, data.tools, say)
-    say(f"      embeddings {list(embeddings.shape)}, {len(data.rows)} configurations")
-    inputs = prepare_inputs(llm, data, embeddings)
-    del llm
-    free_device_memory()
-    return inputs
 
 
 def _tune(
     directory: Path,
     config: SweepConfig,
-    cluster: Cluster,
-    concurrent: int,
+    execution: Execution,
     searcher: OptunaSearcher,
     callback: SweepCallback,
-    inputs: SharedInputs,
     resume: bool,
 ) -> None:
-    deterministic = config.deterministic
-    if deterministic is None:
-        deterministic = not cluster.has_gpu
-    training = config.train.training.model_copy(update={"deterministic": deterministic})
-    # A batch waits for its slowest trial. That buys repeatable suggestions only where nothing else
-    # depends on the order of arrival, as early stopping does.
-    in_batches = deterministic and isinstance(config.scheduler, NoScheduler)
-    settings = TrialSettings(
-        config.train.model_copy(update={"training": training}),
-        put_inputs(inputs),
-        open_mailbox(),
-        config.execution.workers_per_trial,
-        directory / TRAIN_RUNS_DIR,
-    )
-    trainable = tune.with_parameters(DedicatedTrial, settings=settings)
-    trainable.__qualname__ = DedicatedTrial.__name__  # what the dashboard shows as its class
-    tune.register_trainable(TRAINABLE_NAME, trainable)
+    execution.trainable.__qualname__ = "Trial"  # what the dashboard shows as its class
+    tune.register_trainable(TRAINABLE_NAME, execution.trainable)
+    epochs = config.train.training.num_epochs
+    pausing = isinstance(config.scheduler, PAUSING)
     tune.run(
         TRAINABLE_NAME,
         name=TUNE_DIR,
@@ -247,15 +220,16 @@ def _tune(
         metric=config.metric,
         mode=config.mode,
         num_samples=config.num_trials,
-        resources_per_trial=PlacementGroupFactory([DRIVER_RESOURCES]),
-        search_alg=ConcurrencyLimiter(searcher, max_concurrent=concurrent, batch=in_batches),
-        scheduler=make_scheduler(config.scheduler, training.num_epochs),
-        checkpoint_config=tune.CheckpointConfig(
-            num_to_keep=CHECKPOINTS_PER_TRIAL, checkpoint_frequency=1
+        resources_per_trial=PlacementGroupFactory(
+            [{HEAD_NODE: 0.9 / execution.concurrent if pausing else DRIVER_SHARE}]
         ),
+        search_alg=searcher if pausing else _limited(config, searcher, execution.concurrent),
+        scheduler=make_scheduler(config.scheduler, epochs, config.search_space),
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=_checkpoints_kept(config)),
         max_failures=TRIAL_RESTARTS,
         raise_on_failed_trial=False,
-        callbacks=[callback],
+        reuse_actors=execution.reuse_actors,
+        callbacks=[callback, *execution.callbacks],
         trial_name_creator=_name,
         trial_dirname_creator=_name,
         resume="AUTO" if resume else None,
@@ -263,13 +237,28 @@ def _tune(
     )
 
 
+def _limited(config: SweepConfig, searcher: OptunaSearcher, concurrent: int) -> Searcher:
+    """As many live trials as can train.
+
+    A batch waits for its slowest trial. That buys repeatable suggestions only where they depend on
+    results and nothing else depends on the order of arrival, as early stopping does.
+    """
+    learns = not isinstance(config.search, RandomSearch | QMCSearch)
+    batch = bool(config.deterministic) and learns and isinstance(config.scheduler, NoScheduler)
+    return ConcurrencyLimiter(searcher, max_concurrent=concurrent, batch=batch)
+
+
+def _checkpoints_kept(config: SweepConfig) -> int:
+    """Of each trial; a population copies those of the last comparison."""
+    match config.scheduler:
+        case PBT(interval_epochs=epochs):
+            return 2 * (epochs + CHECKPOINTS_PER_TRIAL)
+        case _:
+            return CHECKPOINTS_PER_TRIAL
+
+
 def _name(trial: Trial) -> str:
-    return trial_name(trial.config["number"])
-
-
-def _concurrency(config: SweepConfig, cluster: Cluster) -> int:
-    fits = cluster.slots // config.execution.workers_per_trial
-    return max(1, min(fits, config.max_concurrent or fits, config.num_trials))
+    return f"trial_{trial.config['number']:04d}"
 
 
 def _resources(cluster: Cluster) -> str:
@@ -280,7 +269,7 @@ def _monitors(
     directory: Path,
     config: SweepConfig,
     record: SweepRecord,
-    inputs: SharedInputs,
+    execution: Execution,
     console: Console,
 ) -> list[Monitor]:
     monitors: list[Monitor] = [
@@ -294,8 +283,8 @@ def _monitors(
                 config.train.logging.wandb_project,
                 record.name,
                 json.loads(config.train.model_dump_json()),
-                len(inputs.tool_names),
-                inputs.hidden_size,
+                execution.num_tools,
+                execution.hidden_size,
             )
         )
     return monitors

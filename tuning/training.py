@@ -36,6 +36,7 @@ from tuning.monitors.table import duration
 from tuning.monitors.wandb import WandbProcess, run_config
 
 KEEP_CHECKPOINTS = 2
+FIGURES_SECONDS = 0.5
 ENDINGS = {error.status: error for error in (DivergedError, OutOfMemoryError)}
 Report = dict[str, Any]
 
@@ -132,15 +133,20 @@ def _reports_here(pretraining: Pretraining, out: Path, history: list[Report]) ->
     with tqdm(
         total=run.total_steps, initial=run.step, unit="step", dynamic_ncols=True, disable=None
     ) as bar:
+        shown = 0.0
 
         def show(run: Run) -> None:
-            losses = run.series.loss
+            nonlocal shown
+            bar.update()
+            if time.monotonic() - shown < FIGURES_SECONDS:  # reading them waits for the device
+                return
+            shown = time.monotonic()
+            losses, alpha = run.series.column("loss"), run.encoder.get_gate_value()
             bar.set_postfix_str(
                 f"loss {losses[-1]:.4f}, avg_loss {sum(losses) / len(losses):.4f}, "
-                f"lr {run.series.learning_rate[-1]:.2e}, α {run.series.gate_alpha[-1]:.4f}",
+                f"lr {run.series.learning_rate[-1]:.2e}, α {alpha:.4f}",
                 refresh=False,
             )
-            bar.update()
 
         pretraining.on_step = show
         for report in pretraining.reports():

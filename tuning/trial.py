@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,21 +14,16 @@ import ray
 from ray import tune
 from ray.actor import ActorHandle
 from ray.train import Checkpoint
-from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2.api.callback import UserCallback
 
 from trainables.config import PretrainConfig
 from trainables.ray_train import WorkerSettings, make_trainer
+from tuning.fleet import ABORT_SECONDS, IntroduceController, abort
 from tuning.space import with_params
 
 POLL_SECONDS = 1.0
-ABORT_SECONDS = 10.0
 Report = dict[str, Any]
-
-
-def trial_name(number: int) -> str:
-    return f"trial_{number:04d}"
 
 
 class ForwardReports(UserCallback):
@@ -49,18 +43,6 @@ class ForwardReports(UserCallback):
         ray.get(self._mailbox.put.remote(self._key, item))
 
 
-class IntroduceController(ControllerCallback):
-    """Sends the Train controller's own handle, so that the driver can end the run in order."""
-
-    def __init__(self, mailbox: ActorHandle, key: str) -> None:
-        self._mailbox = mailbox
-        self._key = key
-
-    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
-        controller = ray.get_runtime_context().current_actor
-        self._mailbox.put.remote(f"{self._key}/controller", controller)
-
-
 class TrainRun:
     """One attempt at a training: a Ray Train run with a name and a directory of its own.
 
@@ -76,6 +58,7 @@ class TrainRun:
         mailbox: ActorHandle,
     ) -> None:
         self._name = f"{name}-{time.time_ns() // 1_000_000}"
+        self._controller = f"{self._name}/controller"
         self._directory = train_runs / self._name
         self._mailbox = mailbox
         trainer = make_trainer(
@@ -85,7 +68,7 @@ class TrainRun:
             workers=workers,
             callbacks=[
                 ForwardReports(mailbox, self._name),
-                IntroduceController(mailbox, self._name),
+                IntroduceController(mailbox, self._controller),
             ],
         )
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ray_train")
@@ -119,12 +102,9 @@ class TrainRun:
             wait([self._fit], ABORT_SECONDS)
         if not self._fit.done():
             # A run whose driver is killed keeps its resources until Ray's cleaner notices.
-            key = f"{self._name}/controller"
-            with contextlib.suppress(ray.exceptions.RayError):
-                for controller in ray.get(self._mailbox.get.remote(key, ABORT_SECONDS)):
-                    ray.get(controller.abort.remote(), timeout=ABORT_SECONDS)
+            abort(self._mailbox, self._controller)
         self._pool.shutdown(wait=False)
-        for key in (self._name, f"{self._name}/controller"):
+        for key in (self._name, self._controller):
             self._mailbox.close.remote(key)
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -145,11 +125,12 @@ class DedicatedTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], settings: TrialSettings) -> None:
         self._settings = settings
-        self._name = trial_name(config["number"])
+        self._name = self.trial_name
         self._params = config["params"]
         self._run: TrainRun | None = None
         self._reports: Iterator[tuple[Report, str | None]] = iter(())
         self._checkpoint: str | None = None
+        self._inherited = False
 
     def __repr__(self) -> str:
         """The name that Ray's dashboard and logs show for the actor."""
@@ -160,7 +141,7 @@ class DedicatedTrial(tune.Trainable):
             self._start()
         report, checkpoint = next(self._reports)
         self._checkpoint = checkpoint or self._checkpoint
-        return {**report, "done": report["last"]}
+        return {**report, "done": report["last"], "should_checkpoint": checkpoint is not None}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         if self._checkpoint is not None:
@@ -175,6 +156,7 @@ class DedicatedTrial(tune.Trainable):
         shutil.rmtree(start, ignore_errors=True)
         shutil.copytree(checkpoint, start)
         self._checkpoint = str(start)
+        self._inherited = Path(checkpoint).parent.name != self._name
 
     def cleanup(self) -> None:
         self._close()
@@ -182,9 +164,8 @@ class DedicatedTrial(tune.Trainable):
 
     def _start(self) -> None:
         common = self._settings
-        settings = WorkerSettings(
-            with_params(common.config, self._params, self._name), common.inputs, self._checkpoint
-        )
+        config = with_params(common.config, self._params, self._name)
+        settings = WorkerSettings(config, common.inputs, self._checkpoint, self._inherited)
         self._run = TrainRun(
             settings, self._name, common.train_runs, common.workers, common.mailbox
         )

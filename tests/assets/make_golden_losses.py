@@ -28,7 +28,7 @@ def main() -> None:
     run.start_epoch()
     for _ in range(5):
         train_step([run], llm)
-    golden = {"loss": run.series.loss, "gate_alpha": run.series.gate_alpha}
+    golden = {name: run.series.column(name) for name in ("loss", "gate_alpha")}
     path = Path(__file__).with_name("golden_losses.json")
     path.write_text(json.dumps(golden, indent=1) + "\n")
 

@@ -13,7 +13,8 @@ from trainables.config import EMBEDDED_DIR
 from trainables.data.dataset import SharedInputs
 from trainables.data.reading import read_data
 from trainables.errors import DataError, LLMError
-from trainables.llm.frozen import FrozenLLM, llm_fingerprint
+from trainables.llm.frozen import FrozenLLM
+from trainables.llm.location import llm_fingerprint
 from trainables.preparation import embed_tools, prepare_inputs
 from trainables.pretraining import Pretraining
 from trainables.run import DeviceInputs

@@ -86,15 +86,6 @@ def test_heads_matter_only_with_several_resource_tokens(tokens: str, matter: boo
     assert torch.allclose(*outputs, atol=1e-6) is not matter
 
 
-def test_flipping_the_orientation_changes_nothing_but_the_sign_of_alpha() -> None:
-    encoder = make_encoder()
-    encoder.fusion.gate_alpha.data.fill_(0.4)
-    before = encoder(*some_input())
-    encoder.fusion.flip_orientation()
-    torch.testing.assert_close(encoder(*some_input()), before)
-    assert encoder.get_gate_value() == pytest.approx(-0.4)
-
-
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("d_resource", [None, 24])
 def test_every_trainable_parameter_gets_a_gradient(normalize: bool, d_resource: int | None) -> None:

@@ -82,8 +82,8 @@ def test_several_runs_in_one_step_train_as_if_alone(
         for run in alone:
             train_step([run], llm)
     for a, b in zip(together, alone, strict=True):
-        assert a.series.loss == pytest.approx(b.series.loss, rel=1e-4)
-        assert a.series.grad_norm == pytest.approx(b.series.grad_norm, rel=1e-3)
+        assert a.series.column("loss") == pytest.approx(b.series.column("loss"), rel=1e-4)
+        assert a.series.column("grad_norm") == pytest.approx(b.series.column("grad_norm"), rel=1e-3)
 
 
 def test_a_neighbour_in_the_process_does_not_disturb_the_random_streams(
@@ -98,7 +98,7 @@ def test_a_neighbour_in_the_process_does_not_disturb_the_random_streams(
         train_step([neighbour], llm)
         torch.rand(7)
         train_step([beside], llm)
-    assert alone.series.loss == beside.series.loss
+    assert alone.series.column("loss") == beside.series.column("loss")
     assert equal(weights(alone), weights(beside))
 
 
@@ -108,7 +108,7 @@ def test_a_gate_learning_rate_of_zero_holds_alpha_at_zero(
     run = make_run(make_config(training__gate_lr_multiplier=0), inputs)
     for _ in range(3):
         train_step([run], llm)
-    assert run.series.gate_alpha == [0.0] * 3
+    assert run.series.column("gate_alpha") == [0.0] * 3
 
 
 def test_weight_decay_never_touches_the_gate(
@@ -142,9 +142,11 @@ def test_keeping_the_gate_upward_changes_only_its_sign(
             patch.setattr("trainables.run.keep_gate_upward", lambda *arguments: None)
             for _ in range(5):
                 train_step([free], llm)
-        downward += min(free.series.gate_alpha) < 0
-        assert kept.series.loss == free.series.loss
-        assert kept.series.gate_alpha == [abs(alpha) for alpha in free.series.gate_alpha]
+        downward += min(free.series.column("gate_alpha")) < 0
+        assert kept.series.column("loss") == free.series.column("loss")
+        assert kept.series.column("gate_alpha") == [
+            abs(alpha) for alpha in free.series.column("gate_alpha")
+        ]
     assert 0 < downward < 8
 
 
@@ -222,7 +224,7 @@ def test_divergence_ends_the_trial_before_the_update(
     run.encoder.resource_mlp.fc2.bias.data[0] = float("nan")
     before = weights(run)
     with pytest.raises(DivergedError, match=r"step 2 \(learning_rate") as caught:
-        train_step([run], llm)
+        raise train_step([run], llm)[run]
     after = weights(run)
     assert all(torch.equal(before[k].nan_to_num(), after[k].nan_to_num()) for k in before)
     again = pickle.loads(pickle.dumps(caught.value))
@@ -328,8 +330,8 @@ def test_golden_losses(make_config: ConfigMaker) -> None:
     for _ in range(5):
         train_step([run], embedded)
     golden = json.loads(GOLDEN.read_text())
-    assert run.series.loss == pytest.approx(golden["loss"], rel=2e-3)
-    assert run.series.gate_alpha == pytest.approx(golden["gate_alpha"], rel=2e-2)
+    assert run.series.column("loss") == pytest.approx(golden["loss"], rel=2e-3)
+    assert run.series.column("gate_alpha") == pytest.approx(golden["gate_alpha"], rel=2e-2)
 
 
 def test_a_worker_without_a_share_of_the_batch_still_takes_part(
@@ -342,7 +344,7 @@ def test_a_worker_without_a_share_of_the_batch_still_takes_part(
         "trainables.pretraining._sum_over_workers", lambda tensors: sent.append(len(tensors))
     )
     train_step([run], llm, Shard(rank=0, size=2))  # rows 0 to 0 of 1
-    assert run.series.loss == [0.0]
+    assert run.series.column("loss") == [0.0]
     assert sent == [1 + len(run.encoder.get_trainable_parameters())]
 
 

@@ -70,14 +70,14 @@ def test_every_epoch_is_reported_with_its_checkpoint(
 def test_a_diverging_run_says_so_in_its_last_report(
     make_config: ConfigMaker, reports: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Pretraining._epoch
+    whole = Pretraining._evaluated
 
     def diverge_in_epoch_two(self: Pretraining) -> dict[str, Any]:
         if self.run.epoch == 1:
             raise DivergedError("loss is nan at step 7", 7)
         return whole(self)
 
-    monkeypatch.setattr(Pretraining, "_epoch", diverge_in_epoch_two)
+    monkeypatch.setattr(Pretraining, "_evaluated", diverge_in_epoch_two)
     train_worker(settings(make_config))
     ending, meta = reports[-1]
     assert (ending["outcome"], ending["message"]) == ("diverged", "loss is nan at step 7")

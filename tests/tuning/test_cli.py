@@ -41,6 +41,7 @@ def set_(value: str) -> list[str]:
 
 
 FIXED_HEADS = ["--set", "search_space={model.dropout: {type: float, low: 0, high: 0.5}}"]
+ONLY_SIZES = ["--set", "search_space={model.d_resource: {type: int, low: 8, high: 9}}"]
 OWN_TOOLS = ["--set", "train.data.tool_registry=data/tools.json"]
 BAD_INPUT = [
     (["launch", "--config", "missing.yaml"], "missing.yaml: no such file"),
@@ -56,7 +57,7 @@ BAD_INPUT = [
     (["launch", "--batch_size", "9999"], "`training.batch_size` is 9999, but must be at most"),
     (["launch", "--storage", "a_file/x"], "is not a directory"),
     (set_("search.type=tpee"), "`search.type` is 'tpee' (did you mean `tpe`?)"),
-    (set_("scheduler.type=hyper"), "must be one of asha, median, none"),
+    (set_("scheduler.type=hyper"), "must be one of asha, median, hyperband, pbt, none"),
     (set_("metric=val_los"), "`metric` is 'val_los' (did you mean `val_loss`?)"),
     (set_("mode=down"), "'min' or 'max'"),
     (set_("search_space=space.yaml"), "`low` is 0.5, but must be at most `high`"),
@@ -72,8 +73,20 @@ BAD_INPUT = [
     (set_("train.data.profiling_data=empty.csv"), "empty.csv: empty"),
     (set_("train.data.tool_registry=data/tools.json"), "is not in the registry"),
     ([*set_("train.data.profiling_data=negative.csv"), *OWN_TOOLS], "latency_ms is -1"),
-    (set_("execution.type=packd"), "`execution.type` is 'packd', but must be 'dedicated'"),
-    (set_("execution.workers_per_trial=0"), "`execution.workers_per_trial` is 0"),
+    (set_("execution.type=packd"), "`execution.type` is 'packd' (did you mean `packed`?)"),
+    (set_("execution.lanes=many"), "`execution.lanes`: 'many', but must be `auto` or a whole"),
+    (set_("execution.hosts=true"), "`execution.hosts`: True, but must be `auto` or a whole"),
+    (
+        set_("execution={type: dedicated, workers_per_trial: 0}"),
+        "`execution.workers_per_trial` is 0",
+    ),
+    (
+        [
+            *set_("scheduler.type=pbt"),
+            *ONLY_SIZES,
+        ],
+        "the search space has none that can be: training.learning_rate",
+    ),
     (set_("train.model.num_tools=7"), "`model.num_tools` belonged to an older format"),
     (set_("metric=field_accuracy"), "set `scheduler: {type: none}`"),
     (set_("novalue"), "must have the form a.b=c"),
@@ -89,7 +102,7 @@ BAD_INPUT = [
     (set_('num_trials=!!int ""'), "not valid YAML"),
     (set_("num_trials=!!bool foo"), "not valid YAML"),
     (set_("a=" + "[" * 3000), "not valid YAML"),
-    (set_("search.seed=0x" + "f" * 5000), "`search.tpe.seed` is a int of enormous size"),
+    (set_("search.seed=0x" + "f" * 5000), "`search.seed` is a int of enormous size"),
     (set_("num_trials=1" + "0" * 400), "`num_trials` is 1000"),
     (set_('train.data.tool_registry="a\\0b"'), "a path must be printable text"),
     (set_("train.data.tool_registry=~nobody_here/x"), "home directory"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
 from trainables.errors import DataError, LLMError
 from trainables.llm.location import check_available
+from trainables.llm.precision import llm_precision
 from trainables.models.semantic_encoder import last_token_state
 
 PROMPTS_PER_PASS = 128
@@ -29,11 +29,9 @@ def select_device() -> torch.device:
 
 
 def select_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """bf16 on GPUs and on CPUs with bf16 matrix instructions, where it was measured faster."""
-    if precision == "auto":
-        fast = device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    """``auto``: what was measured faster on this device."""
+    name = llm_precision(precision, device.type == "cuda")
+    return torch.bfloat16 if name == "bf16" else torch.float32
 
 
 def free_device_memory() -> None:
@@ -126,22 +124,23 @@ class FrozenLLM:
     def token_losses(self, soft_tokens: Tensor, token_ids: Tensor, counts: Tensor) -> Tensor:
         """Cross-entropy of every real target token after its soft token.
 
-        soft_tokens [B, D], token_ids [B, L] right-padded, counts [B] real tokens per row ->
-        [sum(counts)] in row order, float32. Padding stands behind every real token, so that the
-        causal mask already hides it.
+        soft_tokens [B, D], token_ids [B, L] right-padded, counts [B] real tokens per row, on the
+        CPU -> [sum(counts)] in row order, float32. Padding stands behind every real token, so that
+        the causal mask already hides it.
         """
         if not len(counts):  # a worker without a share of a small last batch
             return soft_tokens.sum().expand(0)
         length = int(token_ids.shape[1])
+        real = (torch.arange(length) < counts.unsqueeze(1)).flatten().nonzero().squeeze(1)
+        real = real.to(token_ids.device, non_blocking=True)
+        targets = token_ids.flatten()[real].long()
         texts = self.embed_tokens(token_ids[:, :-1])
         inputs = torch.cat([soft_tokens.to(texts.dtype).unsqueeze(1), texts], dim=1)
-        real = torch.arange(length, device=token_ids.device) < counts.unsqueeze(1)
-        targets = token_ids[real].long()
         if self._head_is_linear:
             hidden = self.body(inputs_embeds=inputs, use_cache=False).last_hidden_state
-            logits = self.head(hidden[real])
+            logits = self.head(hidden.flatten(0, 1)[real])
         else:
-            logits = self.model(inputs_embeds=inputs, use_cache=False).logits[real]
+            logits = self.model(inputs_embeds=inputs, use_cache=False).logits.flatten(0, 1)[real]
         return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
     @torch.no_grad()
@@ -171,26 +170,6 @@ class FrozenLLM:
             return False
         logits = self.model(input_ids=ids, use_cache=False).logits
         return torch.allclose(self.head(hidden).float(), logits.float(), rtol=1e-3, atol=1e-3)
-
-
-def llm_fingerprint(directory: Path) -> str:
-    """A digest of the weights and configuration below ``directory``.
-
-    Files up to 64 MiB are read whole; of larger ones size, head and 64 evenly spread megabytes.
-    """
-    digest = hashlib.sha256()
-    suffixes = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
-    for path in sorted(p for p in directory.iterdir() if p.suffix in suffixes):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as file:
-            if size <= 64 << 20:
-                digest.update(file.read())
-                continue
-            for i in range(64):
-                file.seek(i * (size - (1 << 20)) // 63)
-                digest.update(file.read(1 << 20))
-    return digest.hexdigest()
 
 
 logging.getLogger("transformers.generation").setLevel(logging.ERROR)

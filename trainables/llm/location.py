@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -117,3 +118,23 @@ def check_heads(num_heads: int, size: int, where: str) -> None:
             f"{where} is {num_heads}, but must divide the LLM's hidden size {size}: "
             f"{', '.join(map(str, divisors))}"
         )
+
+
+def llm_fingerprint(directory: Path) -> str:
+    """A digest of the weights and configuration below ``directory``.
+
+    Files up to 64 MiB are read whole; of larger ones size, head and 64 evenly spread megabytes.
+    """
+    digest = hashlib.sha256()
+    suffixes = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
+    for path in sorted(p for p in directory.iterdir() if p.suffix in suffixes):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            if size <= 64 << 20:
+                digest.update(file.read())
+                continue
+            for i in range(64):
+                file.seek(i * (size - (1 << 20)) // 63)
+                digest.update(file.read(1 << 20))
+    return digest.hexdigest()

@@ -47,10 +47,3 @@ class GatedFusion(nn.Module):
         if self.normalize:
             attended = unit_rms(attended)
         return self.layer_norm(semantic + self.gate_alpha * attended)
-
-    @torch.no_grad()
-    def flip_orientation(self) -> None:
-        """Turn the attention's output round. (alpha, W_out) and (-alpha, -W_out) are equal."""
-        self.cross_attention.out_proj.weight.neg_()
-        self.cross_attention.out_proj.bias.neg_()
-        self.gate_alpha.neg_()

@@ -11,11 +11,10 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from trainables.metrics import scalars
+from trainables.metrics import SERIES, scalars
 from tuning.monitors.base import Monitor
 from tuning.schedulers import TIME_ATTRIBUTE
 from tuning.store import Event, EventLog, SweepRecord, now
-from tuning.trial import trial_name
 
 _log = logging.getLogger(__name__)
 
@@ -30,20 +29,27 @@ class SweepCallback(Callback):
         self._log = log
         self._directory = directory
         self._monitors = list(monitors)
+        self._introduced: set[str] = set()
+
+    def _params_of(self, trial: Trial) -> dict[str, Any] | None:
+        known = self._record.trials.get(_trial_id(trial))
+        return known.params if known else None
 
     def sweep_event(self, state: str, message: str = "") -> None:
         self._emit({"event": "sweep", "state": state, "message": message})
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        for trial in trials:
-            known = self._record.trials.get(_trial_id(trial))
-            if known is None or known.params != trial.config["params"]:
+        for trial in trials[len(self._introduced) :]:
+            self._introduced.add(trial.trial_id)
+            if self._params_of(trial) != trial.config["params"]:
                 self._emit_for(trial, "trial", params=trial.config["params"])
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self.on_step_begin(iteration, [trial])
+        self.on_step_begin(iteration, trials)
+        if self._params_of(trial) != trial.config["params"]:  # a population has changed them
+            self._emit_for(trial, "params", params=trial.config["params"])
         self._emit_for(trial, "start")
 
     def on_trial_result(
@@ -56,7 +62,9 @@ class SweepCallback(Callback):
                 result["outcome"] == "running" and key == "field_accuracy"
             ):
                 raise RuntimeError(f"the report of {_trial_id(trial)} has no `{key}`")
-        self._emit_for(trial, "epoch", report=result, metrics=scalars(result))
+        self._emit_for(trial, "epoch", report=dict(result), metrics=scalars(result))
+        for key in SERIES:  # Tune would keep them, and write them with every snapshot
+            result.pop(key, None)
 
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
@@ -100,7 +108,8 @@ class SweepCallback(Callback):
 
 
 def _trial_id(trial: Trial) -> str:
-    return trial_name(trial.config["number"])
+    """Its name: the configuration's own number may become another's, in a population."""
+    return str(trial)
 
 
 def _reason(trial: Trial) -> str:

@@ -1,0 +1,150 @@
+"""Packed execution on a real Ray cluster: schedulers, lost hosts, equality with dedicated."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuning.test_sweep_on_ray import answer, run, start, wait_for_line, workplace
+
+__all__ = ["workplace"]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+LAUNCH = ("launch", "--config", "sweep.yaml", "--name")
+
+
+def events(workplace: Path, name: str, kind: str) -> list[dict[str, Any]]:
+    lines = (workplace / "sweeps" / name / "trials.jsonl").read_text().splitlines()
+    return [e for e in map(json.loads, lines) if e["event"] == kind]
+
+
+def processes_of(title: str) -> list[int]:
+    """Processes of this test's cluster whose title says what they are."""
+    mark = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if title.encode() in (entry / "cmdline").read_bytes() and (
+                mark in (entry / "environ").read_bytes()
+            ):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_killed_host_is_replaced_and_its_trials_go_on(workplace: Path) -> None:
+    longer = ("--num_trials", "4", "--num_epochs", "40")
+    process = start(workplace, *LAUNCH, "hit", *longer)
+    wait_for_line(process, r"trial_0000 epoch 4/")
+    hosts = processes_of("RayTrainWorker")
+    assert len(hosts) == 2, "a core, a host"
+    os.kill(hosts[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    told = [(e["trial_id"], e["metrics"]["epoch"]) for e in events(workplace, "hit", "epoch")]
+    assert sorted(told) == sorted(set(told)), "no epoch is told twice"
+    trials = answer(workplace, "trials", "hit")
+    assert [t["status"] for t in trials] == ["finished"] * 4
+    assert [[row["epoch"] for row in t["history"]] for t in trials] == [list(range(1, 41))] * 4
+    starts = events(workplace, "hit", "start")
+    assert len(starts) == 4, "no trial noticed"
+    run(workplace, *LAUNCH, "calm", *longer)
+    calm = answer(workplace, "trials", "calm")
+    assert [t["history"] for t in trials] == [t["history"] for t in calm]
+
+
+def test_a_bad_trial_of_a_population_takes_over_a_good_ones_weights(workplace: Path) -> None:
+    (workplace / "space.yaml").write_text(
+        "training.learning_rate: {type: float, low: 1.0e-6, high: 1.0e-2, log: true}\n"
+        "model.dropout: {type: float, low: 0.0, high: 0.2}\n"
+    )
+    run(
+        workplace, *LAUNCH, "pbt", "--num_trials", "6", "--num_epochs", "12",
+        "--set", "search={type: random, seed: 3}",
+        "--set", "scheduler={type: pbt, interval_epochs: 3}",
+    )  # fmt: skip
+    trials = {t["trial_id"]: t for t in answer(workplace, "trials", "pbt")}
+    assert {t["status"] for t in trials.values()} == {"finished"}
+    assert all([r["epoch"] for r in t["history"]] == list(range(1, 13)) for t in trials.values())
+    changed = events(workplace, "pbt", "params")
+    assert changed, "nobody took over anything"
+    gains = []
+    for event in changed:
+        history = [
+            e["metrics"]["val_loss"]
+            for e in events(workplace, "pbt", "epoch")
+            if e["trial_id"] == event["trial_id"]
+        ]
+        steps = [before - after for before, after in pairwise(history)]
+        gains.append(max(steps) / (sum(map(abs, steps)) / len(steps)))
+    assert max(gains) > 3, "one epoch that gains more than training does"
+    for event in changed:
+        for key, low, high in (("training.learning_rate", 1e-6, 1e-2), ("model.dropout", 0, 0.2)):
+            assert low <= event["params"][key] <= high
+
+
+def test_hyperband_pauses_trials_and_lets_them_go_on(workplace: Path) -> None:
+    run(
+        workplace, *LAUNCH, "bands", "--num_trials", "8", "--num_epochs", "9",
+        "--set", "scheduler={type: hyperband}",
+    )  # fmt: skip
+    trials = answer(workplace, "trials", "bands")
+    assert len(trials) == 8
+    assert {t["status"] for t in trials} == {"finished", "stopped early"}
+    for trial in trials:
+        epochs = [row["epoch"] for row in trial["history"]]
+        assert epochs == list(range(1, len(epochs) + 1))
+    starts = [e["trial_id"] for e in events(workplace, "bands", "start")]
+    assert len(starts) > len(set(starts)), "a paused trial starts again"
+
+
+def test_every_searched_parameter_may_differ_between_lanes(workplace: Path) -> None:
+    space = {
+        "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+        "training.batch_size": {"type": "int", "low": 4, "high": 16, "step": 4},
+        "training.weight_decay": {"type": "float", "low": 0, "high": 0.1},
+        "training.gate_lr_multiplier": {"type": "float", "low": 1, "high": 20},
+        "training.max_grad_norm": {"type": "choice", "choices": [0.5, 1.0, None]},
+        "training.scheduler": {"type": "choice", "choices": ["cosine", "linear", "constant"]},
+        "training.seed": {"type": "int", "low": 0, "high": 99},
+        "model.dropout": {"type": "float", "low": 0, "high": 0.4},
+        "model.num_attention_heads": {"type": "choice", "choices": [1, 2, 4, 8]},
+        "model.d_resource": {"type": "int", "low": 16, "high": 48},
+        "model.normalize": {"type": "choice", "choices": [True, False]},
+        "model.resource_tokens": {"type": "choice", "choices": ["features", "summary"]},
+    }
+    (workplace / "space.yaml").write_text(json.dumps(space))
+    run(workplace, *LAUNCH, "wide", "--num_trials", "8", "--set", "execution.lanes=4")
+    trials = answer(workplace, "trials", "wide")
+    assert [t["status"] for t in trials] == ["finished"] * 8
+    assert len({json.dumps(t["params"], sort_keys=True) for t in trials}) == 8
+
+
+def test_dedicated_gives_the_same_losses(workplace: Path) -> None:
+    same = ("--num_trials", "2", "--set", "search={type: random, seed: 5}")
+    run(workplace, *LAUNCH, "packed", *same)
+    run(workplace, *LAUNCH, "dedicated", *same, "--set", "execution.type=dedicated")
+    packed, dedicated = (answer(workplace, "trials", name) for name in ("packed", "dedicated"))
+    assert [t["params"] for t in packed] == [t["params"] for t in dedicated]
+    assert [t["history"] for t in packed] == [t["history"] for t in dedicated]
+
+
+def test_a_host_that_cannot_use_its_input_ends_the_sweep_with_one_line(workplace: Path) -> None:
+    weights = workplace / "llm" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    began = time.monotonic()
+    process = start(workplace, *LAUNCH, "broken")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, out + err
+    assert err.startswith("error: ")
+    assert "no causal LM could be loaded" in err
+    assert "Traceback" not in err
+    assert time.monotonic() - began < 90
+    assert not (workplace / "sweeps" / "broken").exists()

@@ -1,0 +1,251 @@
+"""Many runs on one frozen LLM: admitted by measured bytes, stepped together or in turn."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.assignment import CRASHED, Assignment, Link
+from trainables.checkpoint import load_checkpoint, save_beside
+from trainables.config import PretrainConfig
+from trainables.errors import OutOfMemoryError, TrialEndedError
+from trainables.llm.frozen import FrozenLLM
+from trainables.memory import Footprint, free_bytes
+from trainables.metrics import scalars
+from trainables.pretraining import Pretraining, Report, set_determinism, train_step
+from trainables.run import DeviceInputs, Run
+
+LANES_IN_TURN = 2
+MOST_LANES = 16
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Lane:
+    """A run with what it needs."""
+
+    key: str
+    directory: Path
+    state_bytes: int
+    step_bytes: float
+    pretraining: Pretraining
+    history: list[dict[str, Any]]
+
+    @property
+    def run(self) -> Run:
+        return self.pretraining.run
+
+
+class Lanes:
+    """The runs of one process. None of them can see, disturb or starve another.
+
+    ``together`` steps as many runs at once as the budget of bytes allows, else one after the
+    other; every run's losses are those it would have alone (bit for bit in turn).
+    """
+
+    def __init__(
+        self,
+        llm: FrozenLLM,
+        inputs: DeviceInputs,
+        footprint: Footprint,
+        *,
+        together: bool,
+        budget: float,
+    ) -> None:
+        self._llm = llm
+        self._inputs = inputs
+        self._footprint = footprint
+        self._together = together
+        self._budget = budget
+        self._waiting: deque[tuple[str, Assignment]] = deque()
+        self._room_may_have_come = False
+        self._lanes: dict[str, Lane] = {}
+        self._turn: deque[Lane] = deque()  # the runs that have steps to make
+        self.seconds_in_steps = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether ``work`` has something to do before anything else is said."""
+        return bool(self._turn) or (bool(self._waiting) and self._room_may_have_come)
+
+    def assign(self, key: str, assignment: Assignment) -> None:
+        """Take a run in as soon as there is room for it."""
+        self._waiting.append((key, assignment))
+        self._room_may_have_come = True
+
+    def go_on(self, key: str) -> None:
+        """Let a run that has reported begin its next epoch."""
+        lane = self._lanes.get(key)
+        if lane is not None and lane not in self._turn:
+            self._begin_epoch(lane)
+
+    def release(self, key: str) -> None:
+        """Forget a run, wherever it is."""
+        self._lanes.pop(key, None)
+        self._turn = deque(lane for lane in self._turn if lane.key != key)
+        self._waiting = deque(item for item in self._waiting if item[0] != key)
+        self._room_may_have_come = True
+
+    def work(self) -> Iterator[tuple[str, Report]]:
+        """Admit what fits, then one step of the runs whose turn it is; reports by key.
+
+        The last report of a run says by ``outcome`` how it ended: finished, diverged, out of
+        memory, or crashed with the reason in ``message``.
+        """
+        yield from self._admit()
+        lanes = self._next_together()
+        if not lanes:
+            return
+        start = time.perf_counter()
+        ended = train_step([lane.run for lane in lanes], self._llm)
+        self.seconds_in_steps += time.perf_counter() - start
+        for lane in lanes:
+            if lane.run in ended:
+                yield lane.key, self._end(lane, ended[lane.run])
+            elif lane.run.in_epoch:
+                self._turn.append(lane)
+            else:
+                yield lane.key, self._report(lane)
+
+    def _admit(self) -> Iterator[tuple[str, Report]]:
+        while self._waiting:
+            key, assignment = self._waiting[0]
+            state, step = self._needs(assignment.config)
+            alone = state + step
+            state += sum(lane.state_bytes for lane in self._lanes.values())
+            step = max([step, *(lane.step_bytes for lane in self._lanes.values())])
+            if alone <= self._budget < state + step:
+                break  # until a lane is released
+            self._waiting.popleft()
+            try:
+                if alone > self._budget:
+                    raise _too_large(assignment.config, alone, self._budget)
+                self._open(key, assignment)
+            except Exception as error:  # noqa: BLE001 - the other runs must go on
+                yield key, _ending(error, {})
+        self._room_may_have_come = False
+
+    def _open(self, key: str, assignment: Assignment) -> None:
+        """Build the run, put it where its checkpoint was, begin an epoch."""
+        set_determinism(assignment.config.training.deterministic, self._inputs.device)
+        pretraining = Pretraining(assignment.config, self._inputs, self._llm)
+        history: list[dict[str, Any]] = []
+        if assignment.checkpoint is not None:
+            history = load_checkpoint(
+                Path(assignment.checkpoint), pretraining.run, inherited=assignment.inherited
+            )
+        needs = self._needs(assignment.config)
+        lane = Lane(key, Path(assignment.directory), *needs, pretraining, history)
+        self._lanes[key] = lane
+        self._begin_epoch(lane)
+
+    def _needs(self, config: PretrainConfig) -> tuple[int, float]:
+        return self._footprint.state(config), self._footprint.step(config)
+
+    def _begin_epoch(self, lane: Lane) -> None:
+        lane.run.start_epoch()
+        self._turn.append(lane)
+
+    def _next_together(self) -> list[Lane]:
+        """The lanes of the next step: one, or as many as there is room for."""
+        room = self._budget - sum(lane.state_bytes for lane in self._lanes.values())
+        chosen: list[Lane] = []
+        while self._turn:
+            taken = sum(lane.step_bytes for lane in chosen)
+            if chosen and (not self._together or taken + self._turn[0].step_bytes > room):
+                break
+            chosen.append(self._turn.popleft())
+        return chosen
+
+    def _report(self, lane: Lane) -> Report:
+        try:
+            report = lane.pretraining.end_epoch()
+            report["outcome"] = "finished" if report["last"] else "running"
+            lane.history.append(scalars(report))
+            path = save_beside(lane.directory, lane.run, lane.history)
+        except Exception as error:  # noqa: BLE001 - the other runs must go on
+            return self._end(lane, error)
+        if report["last"]:
+            self.release(lane.key)
+        return {**report, "checkpoint": str(path)}
+
+    def _end(self, lane: Lane, error: Exception) -> Report:
+        self.release(lane.key)
+        return _ending(error, lane.history[-1] if lane.history else {})
+
+
+def serve(lanes: Lanes, link: Link) -> None:
+    """Train what comes over the link until it says ``close``."""
+    while True:
+        for command in link.receive(wait=not lanes.busy):
+            match command.kind:
+                case "assign" if command.assignment is not None:
+                    lanes.assign(command.key, command.assignment)
+                case "go_on":
+                    lanes.go_on(command.key)
+                case "release":
+                    lanes.release(command.key)
+                case "close":
+                    return
+        for key, report in lanes.work():
+            report["seconds_in_steps"] = lanes.seconds_in_steps
+            link.send(key, report)
+
+
+@dataclass(frozen=True)
+class LanePlan:
+    """How many lanes a host has, whether they step together, and why."""
+
+    lanes: int
+    together: bool
+    reason: str
+
+
+def plan_lanes(
+    wanted: int | None,
+    config: PretrainConfig,
+    device: torch.device,
+    footprint: Footprint,
+    budget: float,
+) -> LanePlan:
+    """``wanted`` lanes, or as many as pay: two in turn on a CPU, all that fit on a GPU."""
+    if device.type == "cpu":
+        lanes = LANES_IN_TURN if wanted is None else wanted
+        return LanePlan(lanes, False, "in turn: on a CPU a joint step is no faster per trial")
+    lane = footprint.state(config) + footprint.step(config)
+    lanes = min(MOST_LANES, max(1, int(budget // lane))) if wanted is None else wanted
+    return LanePlan(
+        lanes,
+        True,
+        f"in one pass: a lane needs {lane / 2**20:.0f} MiB, {budget / 2**20:.0f} MiB are free",
+    )
+
+
+def budget_of(device: torch.device, sharers: int) -> float:
+    """The bytes that one of ``sharers`` processes on this machine may take for its runs."""
+    return free_bytes(device) / (1 if device.type == "cuda" else sharers)
+
+
+def _ending(error: Exception, last: Report) -> Report:
+    """The last report of a run that could not go on, with the figures of its last epoch."""
+    ending = {"epoch": 0, "step": 0, **last, "last": True}
+    if isinstance(error, TrialEndedError):
+        return {**ending, "outcome": error.status, "message": error.message}
+    _log.warning("a run crashed:\n%s", "".join(traceback.format_exception(error)))
+    return {**ending, "outcome": CRASHED, "message": f"{type(error).__name__}: {error}"}
+
+
+def _too_large(config: PretrainConfig, needed: float, budget: float) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"a step of batch_size {config.training.batch_size} needs about {needed / 2**30:.1f} GiB, "
+        f"but there are {budget / 2**30:.1f} GiB; lower training.batch_size",
+        0,
+    )

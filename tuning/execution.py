@@ -1,0 +1,161 @@
+"""How a sweep's trials are trained: packed into a fleet's lanes, or each by a Ray Train run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ray import tune
+from ray.tune import Callback
+
+from trainables.config import PretrainConfig
+from trainables.data.dataset import SharedInputs
+from trainables.prepared import load_prepared, prepared_path, save_prepared
+from trainables.ray_train import HostSettings
+from trainables.sharing import put_inputs
+from tuning.cluster import Cluster, check_slots
+from tuning.config import DedicatedExecution, PackedExecution, SweepConfig
+from tuning.fleet import Fleet, FleetCallback
+from tuning.mailbox import open_mailbox
+from tuning.packed_trial import PackedSettings, PackedTrial
+from tuning.switchboard import open_switchboard
+
+TRAIN_RUNS_DIR = "train_runs"
+LANES_IN_TURN = 2  # what a host without a GPU chooses by itself
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What Ray Tune needs to run the trials, and what the monitors need to know of the inputs."""
+
+    trainable: type[tune.Trainable]
+    concurrent: int
+    num_tools: int
+    hidden_size: int
+    reuse_actors: bool = False
+    callbacks: list[Callback] = field(default_factory=list)
+
+
+@contextmanager
+def open_execution(
+    directory: Path, config: SweepConfig, train: PretrainConfig, cluster: Cluster, say: Say
+) -> Iterator[Execution]:
+    """Everything that must stand before the first trial; given back at the end."""
+    try:
+        match config.execution:
+            case PackedExecution() as packed:
+                with _packed(directory, config, packed, train, cluster, say) as execution:
+                    yield execution
+            case DedicatedExecution() as dedicated:
+                yield _dedicated(directory, config, dedicated, train, cluster, say)
+    finally:
+        shutil.rmtree(directory / TRAIN_RUNS_DIR, ignore_errors=True)
+
+
+@contextmanager
+def _packed(
+    directory: Path,
+    config: SweepConfig,
+    packed: PackedExecution,
+    train: PretrainConfig,
+    cluster: Cluster,
+    say: Say,
+) -> Iterator[Execution]:
+    hosts = cluster.slots if packed.hosts == "auto" else packed.hosts
+    check_slots(cluster, hosts, "execution.hosts")
+    most = min(config.max_concurrent or config.num_trials, config.num_trials)
+    hosts = min(hosts, most)
+    known = LANES_IN_TURN if packed.lanes == "auto" and not cluster.has_gpu else packed.lanes
+    path = prepared_path(train, cluster.has_gpu)
+    inputs = load_prepared(path) if path else None
+    settings = HostSettings(
+        train,
+        put_inputs(inputs) if inputs else None,
+        open_switchboard(),
+        None if known == "auto" else known,
+        hosts,
+    )
+    fleet = Fleet(settings, directory / TRAIN_RUNS_DIR, cluster.has_gpu)
+    try:
+        if inputs is None:
+            inputs = fleet.inputs()
+            path = prepared_path(train, cluster.has_gpu)
+            if path:
+                save_prepared(inputs, path)
+            _describe(inputs, "prepared by the first host", say)
+        else:
+            _describe(inputs, "from the cache", say)
+        if known == "auto":  # only the hosts can measure what fits
+            found = fleet.hosts(hosts)
+            lanes, why = sum(host["lanes"] for host in found), found[0]["reason"]
+        else:
+            lanes, why = hosts * known, "each a run of its own, one step after the other"
+        concurrent = min(lanes, most)
+        each = f"{lanes // hosts} lanes each, {why}"
+        say(f"      {hosts} hosts, {concurrent} trials at a time: {each}")
+        yield Execution(
+            tune.with_parameters(PackedTrial, settings=PackedSettings(train, settings.switchboard)),
+            concurrent,
+            len(inputs.tool_names),
+            inputs.hidden_size,
+            reuse_actors=True,
+            callbacks=[FleetCallback(fleet)],
+        )
+    finally:
+        fleet.close()
+
+
+def _dedicated(
+    directory: Path,
+    config: SweepConfig,
+    dedicated: DedicatedExecution,
+    train: PretrainConfig,
+    cluster: Cluster,
+    say: Say,
+) -> Execution:
+    from tuning.trial import DedicatedTrial, TrialSettings
+
+    workers = dedicated.workers_per_trial
+    check_slots(cluster, workers, "execution.workers_per_trial")
+    fits = cluster.slots // workers
+    concurrent = min(fits, config.max_concurrent or fits, config.num_trials)
+    inputs = prepared_inputs(train, cluster.has_gpu, say)
+    say(f"      {concurrent} trials at a time, {workers} Ray Train workers each")
+    settings = TrialSettings(
+        train, put_inputs(inputs), open_mailbox(), workers, directory / TRAIN_RUNS_DIR
+    )
+    trainable = tune.with_parameters(DedicatedTrial, settings=settings)
+    return Execution(trainable, concurrent, len(inputs.tool_names), inputs.hidden_size)
+
+
+def prepared_inputs(train: PretrainConfig, on_gpu: bool, say: Say) -> SharedInputs:
+    """The shared inputs from the cache, or prepared here by the LLM."""
+    path = prepared_path(train, on_gpu)
+    inputs = load_prepared(path) if path else None
+    if inputs is not None:
+        _describe(inputs, "from the cache", say)
+        return inputs
+    from trainables.data.reading import read_data
+    from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
+    from trainables.preparation import embed_tools, prepare_inputs
+
+    data = read_data(train)
+    device = select_device()
+    llm = FrozenLLM.load(train.model, device, select_dtype(train.training.precision, device))
+    inputs = prepare_inputs(llm, data, embed_tools(llm, train, data.tools, say))
+    del llm
+    free_device_memory()
+    path = prepared_path(train, on_gpu)
+    if path:
+        save_prepared(inputs, path)
+    _describe(inputs, "prepared here", say)
+    return inputs
+
+
+def _describe(inputs: SharedInputs, origin: str, say: Say) -> None:
+    rows = len(inputs.train_rows) + len(inputs.val_rows)
+    say(f"      embeddings {list(inputs.tool_embeddings.shape)}, {rows} configurations: {origin}")
