@@ -114,6 +114,7 @@ class Processes:
 
     def __init__(self, variant: str, threads: int, count: int, directory: Path) -> None:
         spawn = multiprocessing.get_context("spawn")
+        self.losses: list[float]
         self.pipes: list[Any] = []
         for _ in range(count):
             ours, theirs = spawn.Pipe()
@@ -121,7 +122,7 @@ class Processes:
             spawn.Process(target=serve, args=arguments, daemon=True).start()
             theirs.close()
             self.pipes.append(ours)
-        self.losses: list[float] = [pipe.recv() for pipe in self.pipes][0]
+        self.losses, *_ = [pipe.recv() for pipe in self.pipes]  # all have the same
         self.rates: list[float] = []
 
     def alternate(self) -> None:

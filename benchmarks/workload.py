@@ -26,7 +26,6 @@ from trainables.data.dataset import SharedInputs
 from trainables.data.reading import read_data
 from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
 from trainables.metrics import scalars
-from trainables.preparation import embed_tools, prepare_inputs
 from trainables.pretraining import Pretraining
 from trainables.run import Batch, DeviceInputs, Run
 from tuning.config import DEFAULT_SPACE, load_sweep
@@ -70,7 +69,12 @@ class Workload:
 
 
 def prepare(directory: Path, steps: int) -> Workload:
-    """Write data, sweep file and inputs such that a trial has ``steps`` optimiser steps."""
+    """Write data, sweep file and inputs such that a trial has ``steps`` optimiser steps.
+
+    The inputs also lie in the cache afterwards, where the project's own sweep finds them.
+    """
+    from tuning.execution import prepared_inputs  # imports Ray
+
     if steps < EPOCHS or steps % EPOCHS:
         raise SystemExit(f"--steps is {steps}, but must be a multiple of {EPOCHS}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -80,9 +84,7 @@ def prepare(directory: Path, steps: int) -> Workload:
     config = load_sweep(directory / SWEEP_FILE).train
     data = read_data(config)
     assert len(data.train_rows) == rows, f"{len(data.train_rows)} training rows, not {rows}"
-    llm = load_llm(config)
-    embeddings = embed_tools(llm, config, data.tools, lambda line: None)
-    inputs = prepare_inputs(llm, data, embeddings)
+    inputs = prepared_inputs(config, torch.cuda.is_available(), lambda line: None)
     (directory / INPUTS_FILE).write_bytes(pickle.dumps(inputs))
     return Workload.open(directory)
 

@@ -38,6 +38,7 @@ class Lane:
     step_bytes: float
     pretraining: Pretraining
     history: list[dict[str, Any]]
+    first_step_at: float | None = None  # seconds since 1970; told with the first report
 
     @property
     def run(self) -> Run:
@@ -108,6 +109,7 @@ class Lanes:
         ended = train_step([lane.run for lane in lanes], self._llm)
         self.seconds_in_steps += time.perf_counter() - start
         for lane in lanes:
+            lane.first_step_at = lane.first_step_at or time.time()
             if lane.run in ended:
                 yield lane.key, self._end(lane, ended[lane.run])
             elif lane.run.in_epoch:
@@ -175,7 +177,7 @@ class Lanes:
             return self._end(lane, error)
         if report["last"]:
             self.release(lane.key)
-        return {**report, "checkpoint": str(path)}
+        return {**report, "checkpoint": str(path), "first_step_at": lane.first_step_at}
 
     def _end(self, lane: Lane, error: Exception) -> Report:
         self.release(lane.key)

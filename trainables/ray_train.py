@@ -6,6 +6,7 @@ import os
 import queue
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -171,7 +172,12 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     budget = budget_of(device, context.get_local_world_size())
     footprint = Footprint(llm, inputs)
     plan = plan_lanes(settings.lanes, settings.config, device, footprint, budget)
-    about = {"pid": os.getpid(), "node": context.get_node_rank(), "reason": plan.reason}
+    about = {
+        "pid": os.getpid(),
+        "node": context.get_node_rank(),
+        "reason": plan.reason,
+        "joined": time.time(),
+    }
     link.join(plan.lanes, about)
     serve(Lanes(llm, inputs, footprint, together=plan.together, budget=budget), link)
 

@@ -24,6 +24,7 @@ ENVIRONMENT = {
     # A trial that diverges in its first epoch has no val_loss, and field_accuracy is known only at
     # the end. SweepCallback sees to it that no epoch is without its figures.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's takes most of a driver's time
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table; the sweep has a better one
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ray import tune
 from ray.tune import Callback
@@ -38,6 +39,7 @@ class Execution:
     hidden_size: int
     reuse_actors: bool = False
     callbacks: list[Callback] = field(default_factory=list)
+    hosts: Callable[[], list[dict[str, Any]]] = list  # what they say of themselves
 
 
 @contextmanager
@@ -104,6 +106,7 @@ def _packed(
             inputs.hidden_size,
             reuse_actors=True,
             callbacks=[FleetCallback(fleet)],
+            hosts=fleet.describe,
         )
     finally:
         fleet.close()

@@ -87,12 +87,16 @@ class Fleet:
             reason = self._fit.exception() or "its hosts ended"
             raise RuntimeError(f"the fleet of hosts is gone: {reason}; go on with `resume`")
 
+    def describe(self) -> list[dict[str, Any]]:
+        """What each host says of itself, now."""
+        return list(ray.get(self.switchboard.hosts.remote()))
+
     def hosts(self, count: int) -> list[dict[str, Any]]:
         """What ``count`` hosts say of themselves; waits until they are up."""
-        while len(found := ray.get(self.switchboard.hosts.remote())) < count:
+        while len(found := self.describe()) < count:
             self.check()
             time.sleep(WATCH_SECONDS / 10)
-        return list(found)
+        return found
 
     def inputs(self) -> SharedInputs:
         """The shared inputs; waits until the first host has prepared them."""

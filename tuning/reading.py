@@ -45,6 +45,7 @@ def status_answer(directory: Path) -> dict[str, Any]:
         "path": str(directory),
         "num_trials": record.num_trials,
         "trials": record.counts(),
+        "hosts_busy": record.busy,
         "best": _short(record, best) if best else None,
     }
 
@@ -142,6 +143,8 @@ def show_summary(record: SweepRecord, directory: Path, storage: Path, console: C
     if record.state != "finished":
         command = run_tune("resume", record.name, *where)
         console.print(f"Resume:      {command}", soft_wrap=True, highlight=False)
+    if record.busy is not None:
+        console.print(f"Hosts:       {record.busy:.0%} of their time in training steps")
     best = record.best()
     if best is None:
         return

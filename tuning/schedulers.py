@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
@@ -21,6 +23,13 @@ from tuning.space import changeable
 TIME_ATTRIBUTE = "epoch"
 # These pause trials to let others run: a limit on live trials would make them wait for ever.
 PAUSING = (HyperBand, PBT)
+
+
+class Population(PopulationBasedTraining):
+    """Ray refuses a searcher beside a population; here it only draws the first parameters."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_add(SimpleNamespace(search_alg=None), trial)
 
 
 def make_scheduler(scheduler: Scheduler, num_epochs: int, space: SearchSpace) -> TrialScheduler:
@@ -53,7 +62,7 @@ def make_scheduler(scheduler: Scheduler, num_epochs: int, space: SearchSpace) ->
                 params = config["params"]
                 return {**config, "params": {k: _within(ranges.get(k), params[k]) for k in params}}
 
-            return PopulationBasedTraining(
+            return Population(
                 time_attr=TIME_ATTRIBUTE,
                 perturbation_interval=scheduler.interval_epochs,
                 quantile_fraction=scheduler.quantile_fraction,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def make_sampler(search: Search) -> optuna.samplers.BaseSampler:
 class OptunaSearcher(Searcher):
     """Suggests ``{"number": i, "params": {...}}`` and keeps an Optuna study of what happened.
 
+    ``requested`` in a suggestion is the time at which it was asked for, in seconds since 1970.
+
     Finished trials are COMPLETE; trials stopped early are PRUNED with their intermediate values;
     diverged ones and those out of memory are COMPLETE with a value worse than any seen, so that
     the sampler keeps away; crashed ones are FAIL. The time axis is ``epoch``.
@@ -53,6 +56,7 @@ class OptunaSearcher(Searcher):
         self._space = space
         self._study = optuna.create_study(sampler=make_sampler(search), direction=DIRECTIONS[mode])
         self._open: dict[str, optuna.Trial] = {}
+        self._told: dict[str, set[int]] = {}  # epochs; asking the study copies all its trials
         self._waiting_for_a_value: list[optuna.Trial] = []
 
     @property
@@ -62,14 +66,17 @@ class OptunaSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any]:
         trial = self._study.ask()
         self._open[trial_id] = trial
-        return {"number": trial.number, "params": draw(self._space, trial)}
+        requested = time.time()
+        params = draw(self._space, trial)
+        return {"number": trial.number, "params": params, "requested": requested}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         value, epoch = result.get(self.metric), result["epoch"]
         trial = self._open.get(trial_id)
         if trial is None or value is None or not math.isfinite(value):
             return
-        if epoch not in self._intermediate(trial):
+        if epoch not in self._told.setdefault(trial_id, set()):
+            self._told[trial_id].add(epoch)
             trial.report(value, epoch)
 
     def on_trial_complete(
@@ -79,6 +86,7 @@ class OptunaSearcher(Searcher):
             # Tune leaves the result that stopped a trial untold.
             self.on_trial_result(trial_id, result)
         trial = self._open.pop(trial_id, None)
+        self._told.pop(trial_id, None)
         if trial is None:
             return
         result = result or {}
@@ -112,20 +120,25 @@ class OptunaSearcher(Searcher):
         return {
             "study": self._study,
             "open": self._open,
+            "told": self._told,
             "waiting": self._waiting_for_a_value,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._study = state["study"]
         self._open = state["open"]
+        self._told = state["told"]
         self._waiting_for_a_value = state["waiting"]
-
-    def _intermediate(self, trial: optuna.Trial) -> dict[int, float]:
-        return self._study.trials[trial.number].intermediate_values
 
     def _tell_bad_trials(self) -> None:
         """A bad trial gets a value as soon as any finite one shows what bad means here."""
-        seen = [t for t in self._study.trials if t.user_attrs.get("outcome") not in BAD_OUTCOMES]
+        if not self._waiting_for_a_value:
+            return
+        seen = [
+            t
+            for t in self._study.get_trials(deepcopy=False)
+            if t.user_attrs.get("outcome") not in BAD_OUTCOMES
+        ]
         values = [v for t in seen for v in t.intermediate_values.values()]
         values += [t.value for t in seen if t.value is not None]
         if not values:

@@ -50,6 +50,7 @@ class TrialRecord:
     message: str = ""
     started: float | None = None
     ended: float | None = None
+    waited: float | None = None  # seconds from being requested to the end of the first step
     checkpoint: str | None = None  # relative to the sweep's directory
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)  # by epoch
 
@@ -85,6 +86,7 @@ class SweepRecord:
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     state: str = "running"
     message: str = ""
+    busy: float | None = None  # share of the hosts' time that was spent in training steps
 
     def apply(self, event: Event) -> None:
         """Take in one event; an epoch that is told again replaces what followed it before."""
@@ -92,6 +94,9 @@ class SweepRecord:
         if event["event"] == "sweep":
             self.state, self.message = event["state"], event.get("message", "")
             self.num_trials = event.get("num_trials", self.num_trials)
+            return
+        if event["event"] == "hosts":
+            self.busy = _share_in_steps(event["hosts"], event["time"])
             return
         trial_id = event["trial_id"]
         if event["event"] == "trial" and trial_id not in self.trials:
@@ -105,6 +110,8 @@ class SweepRecord:
             case "start":
                 trial.status, trial.message, trial.ended = "running", "", None
                 trial.started = trial.started or event["time"]
+            case "first_step":
+                trial.waited = trial.waited or event["waited"]
             case "epoch":
                 epoch = event["metrics"]["epoch"]
                 trial.reports = {e: r for e, r in trial.reports.items() if e < epoch}
@@ -135,6 +142,8 @@ class SweepRecord:
 
 EVENT_FIELDS: dict[str, dict[str, Any]] = {
     "sweep": {"state": str},
+    "hosts": {"hosts": list, "time": int | float},
+    "first_step": {"trial_id": str, "waited": int | float},
     "trial": {"trial_id": str, "params": dict},
     "params": {"trial_id": str, "params": dict},
     "start": {"trial_id": str, "time": int | float},
@@ -142,6 +151,12 @@ EVENT_FIELDS: dict[str, dict[str, Any]] = {
     "checkpoint": {"trial_id": str, "path": str},
     "end": {"trial_id": str, "status": str, "time": int | float},
 }
+
+
+def _share_in_steps(hosts: list[dict[str, Any]], until: float) -> float | None:
+    """Of the time since each host joined; None for hosts that never trained."""
+    up = sum(until - host["joined"] for host in hosts)
+    return sum(host.get("seconds_in_steps", 0.0) for host in hosts) / up if up > 0 else None
 
 
 def _check_event(event: Event) -> None:

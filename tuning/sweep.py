@@ -15,6 +15,7 @@ from typing import Any
 from ray import tune
 from ray.tune import PlacementGroupFactory, ResultGrid
 from ray.tune.experiment import Trial
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from rich.console import Console
 
@@ -189,7 +190,8 @@ def _run(
             searcher = OptunaSearcher(space, search, config.metric, config.mode)
             try:
                 callback.sweep_event("running")
-                _tune(directory, config, execution, searcher, callback, resume)
+                run_tune_experiment(directory, config, execution, searcher, callback, resume)
+                callback.hosts_event(execution.hosts())
                 callback.sweep_event(*_outcome(record))
             finally:
                 callback.close()
@@ -201,7 +203,7 @@ def _run(
         export_best(directory, record, directory / "best", replace=True)
 
 
-def _tune(
+def run_tune_experiment(
     directory: Path,
     config: SweepConfig,
     execution: Execution,
@@ -213,6 +215,8 @@ def _tune(
     tune.register_trainable(TRAINABLE_NAME, execution.trainable)
     epochs = config.train.training.num_epochs
     pausing = isinstance(config.scheduler, PAUSING)
+    if pausing:  # it compares trials that have to be there, not those that happen to have come
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(config.num_trials)
     tune.run(
         TRAINABLE_NAME,
         name=TUNE_DIR,
@@ -229,7 +233,7 @@ def _tune(
         max_failures=TRIAL_RESTARTS,
         raise_on_failed_trial=False,
         reuse_actors=execution.reuse_actors,
-        callbacks=[callback, *execution.callbacks],
+        callbacks=[callback, *execution.callbacks, JsonLoggerCallback()],
         trial_name_creator=_name,
         trial_dirname_creator=_name,
         resume="AUTO" if resume else None,

@@ -117,7 +117,7 @@ def test_every_sampler_repeats_itself_across_a_restart(kind: str, tmp_path: Path
         searcher.on_trial_complete(
             str(i), report(searcher, str(i), [value]) | {"outcome": "finished"}
         )
-        return suggestion
+        return suggestion["params"]
 
     straight = make_searcher(kind, seed=3)
     expected = [tell(straight, i) for i in range(12)]

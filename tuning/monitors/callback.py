@@ -30,6 +30,7 @@ class SweepCallback(Callback):
         self._directory = directory
         self._monitors = list(monitors)
         self._introduced: set[str] = set()
+        self._stepped: set[str] = set()
 
     def _params_of(self, trial: Trial) -> dict[str, Any] | None:
         known = self._record.trials.get(_trial_id(trial))
@@ -37,6 +38,10 @@ class SweepCallback(Callback):
 
     def sweep_event(self, state: str, message: str = "") -> None:
         self._emit({"event": "sweep", "state": state, "message": message})
+
+    def hosts_event(self, hosts: list[dict[str, Any]]) -> None:
+        """What the hosts say of themselves at the end, the seconds spent in steps among it."""
+        self._emit({"event": "hosts", "hosts": hosts})
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         for trial in trials[len(self._introduced) :]:
@@ -62,6 +67,11 @@ class SweepCallback(Callback):
                 result["outcome"] == "running" and key == "field_accuracy"
             ):
                 raise RuntimeError(f"the report of {_trial_id(trial)} has no `{key}`")
+        first_step_at = result.pop("first_step_at", None)
+        if first_step_at is not None and _trial_id(trial) not in self._stepped:
+            self._stepped.add(_trial_id(trial))
+            waited = round(first_step_at - trial.config["requested"], 4)
+            self._emit_for(trial, "first_step", at=first_step_at, waited=waited)
         self._emit_for(trial, "epoch", report=dict(result), metrics=scalars(result))
         for key in SERIES:  # Tune would keep them, and write them with every snapshot
             result.pop(key, None)

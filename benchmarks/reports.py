@@ -1,0 +1,148 @@
+"""How many reports one sweep handles, and what its driver's memory does over a thousand trials.
+
+python -m benchmarks.reports [--trials 1000] [--epochs 10] [--json FILE]
+
+Everything of a packed sweep but the training: Ray Tune with its trials' processes, the searcher,
+the history on disk, the gauges. In the place of the switchboard stands one that answers at once
+with a report of the usual size, the step series of an epoch inside. Rates and memory are taken
+from trial 100 on, when everything is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from benchmarks.workload import print_table, write_json
+from trainables.assignment import Assignment
+from trainables.metrics import METRICS, SERIES
+from tuning.config import load_sweep
+from tuning.execution import Execution
+from tuning.monitors.callback import SweepCallback
+from tuning.monitors.gauges import GaugeMonitor
+from tuning.packed_trial import PackedSettings, PackedTrial
+from tuning.search import OptunaSearcher
+from tuning.store import EventLog, SweepRecord, read_sweep
+from tuning.sweep import run_tune_experiment
+
+CONCURRENT = 4
+WARM = 100
+STEPS = 96  # of an epoch of the shipped data
+
+
+class InstantSwitchboard:
+    """Answers for every epoch at once, from when all trials' processes are up."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._epoch: dict[str, int] = {}
+        self._all_up = asyncio.Event()
+
+    async def train(self, key: str, trial: str, assignment: Assignment | None) -> dict[str, Any]:
+        epoch = self._epoch[key] = self._epoch.get(key, 0) + 1
+        if len(self._epoch) == CONCURRENT:
+            self._all_up.set()
+        await self._all_up.wait()
+        figures = {m.key: 1.0 / epoch for m in METRICS if not m.at_end}
+        last = epoch == self._epochs
+        return {
+            **figures,
+            **{name: [0.5] * STEPS for name in SERIES},
+            "epoch": epoch,
+            "step": epoch * STEPS,
+            "last": last,
+            "outcome": "finished" if last else "running",
+        }
+
+    async def release(self, key: str) -> None:
+        self._epoch.pop(key, None)
+
+
+class Watch:
+    """A monitor that notes time and memory at each trial's end."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[float, float]] = []  # seconds, bytes
+
+    def on_event(self, record: SweepRecord, event: dict[str, Any], report: dict[str, Any]) -> None:
+        if event["event"] == "end":
+            self.ends.append((time.perf_counter(), _resident()))
+
+    def close(self) -> None:
+        return
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    config = load_sweep(
+        None,
+        [
+            f"num_trials={options.trials}",
+            "scheduler={type: none}",
+            "search={type: random, seed: 0}",
+            f"train.training.num_epochs={options.epochs}",
+        ],
+    )
+    from tuning.cluster import ray_cluster
+
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        with ray_cluster(directory / "logs" / "ray.log"):
+            board = ray.remote(num_cpus=0, max_concurrency=100)(InstantSwitchboard)
+            settings = PackedSettings(config.train, board.remote(options.epochs))
+            trainable = tune.with_parameters(PackedTrial, settings=settings)
+            record = SweepRecord("reports", config.metric, config.mode, options.trials)
+            watch = Watch()
+            callback = SweepCallback(
+                record, EventLog(directory), directory, [watch, GaugeMonitor("reports")]
+            )
+            searcher = OptunaSearcher(
+                config.search_space, config.search, config.metric, config.mode
+            )
+            execution = Execution(trainable, CONCURRENT, 7, 128, reuse_actors=True)
+            run_tune_experiment(directory, config, execution, searcher, callback, resume=False)
+            callback.close()
+        told = sum(len(t.reports) for t in _record(directory, record).trials.values())
+    assert told == options.trials * options.epochs, f"{told} reports arrived"
+    (start, before), (end, after) = watch.ends[WARM - 1], watch.ends[-1]
+    trials = len(watch.ends) - WARM
+    figures = {
+        "reports per second": (trials * options.epochs / (end - start), ">= 300"),
+        "driver's growth per trial (KiB)": ((after - before) / trials / 1024, "<= 100"),
+        "driver's memory at the end (MiB)": (after / 2**20, ""),
+    }
+    rows = [(name, f"{value:.3g}", goal) for name, (value, goal) in figures.items()]
+    print_table(("figure", "measured", "goal"), rows)
+    write_json(options.json, {name: value for name, (value, _) in figures.items()})
+
+
+def _record(directory: Path, record: SweepRecord) -> SweepRecord:
+    """The history as it stands on disk."""
+    from tuning.store import write_manifest
+
+    manifest = {"name": record.name, "metric": record.metric, "mode": record.mode}
+    write_manifest(directory, {**manifest, "num_trials": record.num_trials, "created": 0.0})
+    return read_sweep(directory)
+
+
+if __name__ == "__main__":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    main()
