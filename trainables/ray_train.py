@@ -148,7 +148,7 @@ class HostSettings:
 def host_worker(loop_config: dict[str, Any]) -> None:
     """Load the frozen LLM once, then train whatever runs the switchboard puts into the lanes.
 
-    Raises nothing for input that cannot be used: the switchboard is told, and others stop waiting.
+    Raises nothing if it cannot start: the switchboard is told, and others stop waiting.
     """
     import torch
 
@@ -167,6 +167,9 @@ def host_worker(loop_config: dict[str, Any]) -> None:
         inputs = DeviceInputs(_shared_inputs(settings, llm), device)
     except UserError as error:
         link.put("error", error)
+        return
+    except Exception as error:  # noqa: BLE001 - a restart would only meet it again
+        link.put("error", UserError(f"a host could not start: {type(error).__name__}: {error}"))
         return
     context = ray.train.get_context()
     budget = budget_of(device, context.get_local_world_size())

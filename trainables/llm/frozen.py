@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -68,7 +69,7 @@ class FrozenLLM:
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype, attn_implementation=attention, **hub
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise LLMError(
                 f"`model.llm_model` is `{config.llm_model}`: no causal LM could be loaded: {error}"
             ) from None
