@@ -117,21 +117,24 @@ def gauge_lines() -> list[str]:
 
 
 def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
-    process = start(workplace, "launch", "--config", "sweep.yaml", "--name", "one", "--log_wandb")
+    process = start(
+        workplace, "launch", "--config", "sweep.yaml", "--name", "one", "--log_wandb",
+        "--num_epochs", "20", "--set", "max_concurrent=1",
+    )  # fmt: skip
     dashboard = wait_for_line(process, "dashboard http")
     assert "ray get-auth-token`" in dashboard
-    wait_for_line(process, r"trial_0000 epoch 2/3")
+    wait_for_line(process, r"trial_0000 epoch 2/20")
+    assert answer(workplace, "status", "one")["state"] == "running"
     gauges = gauge_lines()
     wanted = [g for g in gauges if g.startswith("ray_encoder_gate_alpha")]
     assert any('sweep="one"' in g and 'trial="trial_0000"' in g for g in wanted), gauges
-    assert answer(workplace, "status", "one")["state"] == "running"
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, out + err
     assert "Traceback" not in out + err
     status = answer(workplace, "status", "one")
     assert (status["state"], status["trials"]) == ("finished", {"finished": 3})
     trials = answer(workplace, "trials", "one")
-    assert [[row["epoch"] for row in t["history"]] for t in trials] == [[1, 2, 3]] * 3
+    assert [[row["epoch"] for row in t["history"]] for t in trials] == [list(range(1, 21))] * 3
     best = answer(workplace, "best", "one")
     assert best["value"] == min(t["metrics"]["val_loss"] for t in trials)
     check_checkpoints(workplace / "sweeps" / "one", best)
