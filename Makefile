@@ -1,14 +1,21 @@
 # make sweep   a finished sweep of the shipped data on the embedded LLM
+# make bench   every benchmark that needs no GPU; long
 # make test    all tests that need neither a GPU nor a browser
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: sweep test unit lint browser clean
+.PHONY: sweep bench test unit lint browser clean
 
 sweep: $(READY)
 	$(BIN)/python run_tune.py launch --num_epochs 10
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.steps
+	$(BIN)/python -m benchmarks.overheads
+	$(BIN)/python -m benchmarks.reports
+	$(BIN)/python -m benchmarks.whole_sweep --reuse
 
 test: $(READY) lint
 	$(BIN)/python -m pytest

@@ -30,7 +30,7 @@ from tuning.store import read_events, read_sweep
 PROJECT = Path(__file__).parents[1]
 NAME = "packed"
 RAY_IS_UP = "[3/4]"
-TRIAL_TITLE = b"ray::trial_"
+TRIAL_TITLE = re.compile(rb"ray::\w*[Tt]rial")
 MIB = 2**20
 
 
@@ -39,7 +39,7 @@ def trial_processes(tmpdir: str) -> list[dict[str, int]]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if not (entry / "cmdline").read_bytes().startswith(TRIAL_TITLE):
+            if not TRIAL_TITLE.match((entry / "cmdline").read_bytes()):
                 continue
             if f"RAY_TMPDIR={tmpdir}".encode() not in (entry / "environ").read_bytes():
                 continue
@@ -118,6 +118,7 @@ def main() -> None:
     joined = max(host["joined"] for host in hosts)
     waits = [e["waited"] for e in firsts if e["at"] - e["waited"] > joined]
     processes = sweep["processes"]
+    assert processes, "no process of a trial was seen"
     largest = {key: max(p[key] for p in processes) / MIB for key in ("resident", "own")}
     figures = {
         "trial's wait for its first step, p50 (ms)": (1e3 * quantile(waits, 0.5), "<= 50"),
