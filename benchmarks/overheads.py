@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.workload import SWEEP_FILE, Workload, prepare, print_table, write_json
-from trainables.prepared import load_prepared, prepared_path
+from trainables.prepared import find_inputs
 from trainables.run import CPU, DeviceInputs
 from tuning.store import read_events, read_sweep
 
@@ -89,9 +89,7 @@ def seconds_of(action: Any, repeats: int = 5) -> float:
 
 def prepare_again(workload: Workload) -> None:
     """What a second sweep on the same data and LLM does before its fleet starts."""
-    path = prepared_path(workload.config, on_gpu=False)
-    assert path is not None
-    assert load_prepared(path) is not None
+    assert find_inputs(workload.config, on_gpu=False) is not None
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -25,13 +25,14 @@ from ray import tune
 from benchmarks.workload import print_table, write_json
 from trainables.assignment import Assignment
 from trainables.metrics import METRICS, SERIES
+from tuning.cluster import ray_cluster
 from tuning.config import load_sweep
 from tuning.execution import Execution
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.packed_trial import PackedSettings, PackedTrial
 from tuning.search import OptunaSearcher
-from tuning.store import EventLog, SweepRecord, read_sweep
+from tuning.store import EventLog, SweepRecord, read_sweep, write_manifest
 from tuning.sweep import run_tune_experiment
 
 CONCURRENT = 4
@@ -101,8 +102,6 @@ def main() -> None:
             f"train.training.num_epochs={options.epochs}",
         ],
     )
-    from tuning.cluster import ray_cluster
-
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         with ray_cluster(directory / "logs" / "ray.log"):
@@ -136,8 +135,6 @@ def main() -> None:
 
 def _record(directory: Path, record: SweepRecord) -> SweepRecord:
     """The history as it stands on disk."""
-    from tuning.store import write_manifest
-
     manifest = {"name": record.name, "metric": record.metric, "mode": record.mode}
     write_manifest(directory, {**manifest, "num_trials": record.num_trials, "created": 0.0})
     return read_sweep(directory)

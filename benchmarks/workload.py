@@ -12,6 +12,7 @@ import json
 import pickle
 import random
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,11 +166,14 @@ def print_result(seconds: float, val_loss: Mapping[int, float]) -> None:
     print(json.dumps({"seconds": seconds, "val_loss": dict(sorted(val_loss.items()))}), flush=True)
 
 
-def last_losses(results: Any) -> dict[int, float]:
-    """The last val_loss of each trial of a Ray Tune result grid, by the trial's number."""
+def fit_and_print(tuner: Any) -> None:
+    """Run a Ray Tune tuner against the clock; its trials are known by ``config["number"]``."""
+    start = time.perf_counter()
+    results = tuner.fit()
+    seconds = time.perf_counter() - start
     if results.errors:
         raise results.errors[0]
-    return {result.config["number"]: result.metrics["val_loss"] for result in results}
+    print_result(seconds, {r.config["number"]: r.metrics["val_loss"] for r in results})
 
 
 def relative_difference(a: float, b: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from trainables.config import PretrainConfig
 
+LANES_IN_TURN = 2  # of a host that trains its runs one after the other, if nothing else is said
 CRASHED = "crashed"  # the outcome of a run that ended by an exception of its own
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from trainables.assignment import CRASHED, Assignment, Link
+from trainables.assignment import CRASHED, LANES_IN_TURN, Assignment, Link
 from trainables.checkpoint import load_checkpoint, save_beside
 from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
@@ -23,7 +23,6 @@ from trainables.metrics import scalars
 from trainables.pretraining import Pretraining, Report, set_determinism, train_step
 from trainables.run import DeviceInputs, Run
 
-LANES_IN_TURN = 2
 MOST_LANES = 16
 _log = logging.getLogger(__name__)
 
@@ -120,22 +119,22 @@ class Lanes:
     def _admit(self) -> Iterator[tuple[str, Report]]:
         while self._waiting:
             key, assignment = self._waiting[0]
-            state, step = self._needs(assignment.config)
-            alone = state + step
-            state += sum(lane.state_bytes for lane in self._lanes.values())
-            step = max([step, *(lane.step_bytes for lane in self._lanes.values())])
-            if alone <= self._budget < state + step:
+            state = self._footprint.state(assignment.config)
+            step = self._footprint.step(assignment.config)
+            held = sum(lane.state_bytes for lane in self._lanes.values())
+            largest = max([step, *(lane.step_bytes for lane in self._lanes.values())])
+            if state + step <= self._budget < held + state + largest:
                 break  # until a lane is released
             self._waiting.popleft()
             try:
-                if alone > self._budget:
-                    raise _too_large(assignment.config, alone, self._budget)
-                self._open(key, assignment)
+                if state + step > self._budget:
+                    raise _too_large(assignment.config, state + step, self._budget)
+                self._open(key, assignment, state, step)
             except Exception as error:  # noqa: BLE001 - the other runs must go on
                 yield key, _ending(error, {})
         self._room_may_have_come = False
 
-    def _open(self, key: str, assignment: Assignment) -> None:
+    def _open(self, key: str, assignment: Assignment, state: int, step: float) -> None:
         """Build the run, put it where its checkpoint was, begin an epoch."""
         set_determinism(assignment.config.training.deterministic, self._inputs.device)
         pretraining = Pretraining(assignment.config, self._inputs, self._llm)
@@ -144,13 +143,9 @@ class Lanes:
             history = load_checkpoint(
                 Path(assignment.checkpoint), pretraining.run, inherited=assignment.inherited
             )
-        needs = self._needs(assignment.config)
-        lane = Lane(key, Path(assignment.directory), *needs, pretraining, history)
+        lane = Lane(key, Path(assignment.directory), state, step, pretraining, history)
         self._lanes[key] = lane
         self._begin_epoch(lane)
-
-    def _needs(self, config: PretrainConfig) -> tuple[int, float]:
-        return self._footprint.state(config), self._footprint.step(config)
 
     def _begin_epoch(self, lane: Lane) -> None:
         lane.run.start_epoch()

@@ -48,6 +48,19 @@ def prepared_path(config: PretrainConfig, on_gpu: bool) -> Path | None:
     return Path(config.model.cache_dir) / "shared_inputs" / f"{name}.safetensors"
 
 
+def find_inputs(config: PretrainConfig, on_gpu: bool) -> SharedInputs | None:
+    """What an earlier sweep on the same data and LLM has prepared."""
+    path = prepared_path(config, on_gpu)
+    return load_prepared(path) if path else None
+
+
+def keep_inputs(inputs: SharedInputs, config: PretrainConfig, on_gpu: bool) -> None:
+    """Let the next sweep find them, if the LLM lies where it can be identified."""
+    path = prepared_path(config, on_gpu)
+    if path:
+        save_prepared(inputs, path)
+
+
 def load_prepared(path: Path) -> SharedInputs | None:
     """The inputs that were written there; None if there are none that are whole."""
     try:

@@ -57,7 +57,7 @@ def train_step(runs: Sequence[Run], llm: FrozenLLM, shard: Shard = ALONE) -> dic
         means = _backward(runs, batches, llm, shard)
     except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of the runs
         if len(runs) == 1:
-            return {runs[0]: named(error, runs[0])}
+            return {runs[0]: named(error, runs[0].config.training, runs[0])}
         del batches
         for run, state in zip(runs, before, strict=True):
             run.streams.dropout_state = state
@@ -72,7 +72,7 @@ def train_step(runs: Sequence[Run], llm: FrozenLLM, shard: Shard = ALONE) -> dic
         try:
             run.update(mean, int(batch.counts.sum()))
         except Exception as error:  # noqa: BLE001 - the next run's update must go on
-            ended[run] = named(error, run)
+            ended[run] = named(error, run.config.training, run)
     return ended
 
 
@@ -95,13 +95,16 @@ def _backward(
     return [mean.detach() for mean in means]
 
 
-def named(error: Exception, run: Run) -> Exception:
+def named(error: Exception, config: TrainingConfig, run: Run | None = None) -> Exception:
     """The device's out-of-memory error becomes the trial's; any other stays."""
-    try:
-        with out_of_memory_named(run.config.training, run):
-            raise error
-    except Exception as renamed:  # noqa: BLE001 - only its name was wanted
-        return renamed
+    if not isinstance(error, torch.OutOfMemoryError):
+        return error
+    step = run.step + 1 if run else 0
+    return OutOfMemoryError(
+        f"no memory left on the device at step {step} (batch_size {config.batch_size}): "
+        f"{str(error).splitlines()[0]}",
+        step,
+    )
 
 
 def evaluate(run: Run, llm: FrozenLLM) -> tuple[float, float]:
@@ -229,12 +232,7 @@ def out_of_memory_named(config: TrainingConfig, run: Run | None = None) -> Itera
     try:
         yield
     except torch.OutOfMemoryError as error:
-        step = run.step + 1 if run else 0
-        raise OutOfMemoryError(
-            f"no memory left on the device at step {step} (batch_size {config.batch_size}): "
-            f"{str(error).splitlines()[0]}",
-            step,
-        ) from None
+        raise named(error, config, run) from None
 
 
 def _validation_batches(inputs: DeviceInputs) -> Iterator[Batch]:

@@ -113,23 +113,36 @@ def make_trainer(
     """
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    use_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    scaling = _scaling(workers)
     return TorchTrainer(
         train_worker,
         train_loop_config={"settings": settings},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=use_gpu,
-            resources_per_worker=None if use_gpu else {"CPU": 1},
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=storage_path,
-            callbacks=list(callbacks),
-            failure_config=ray.train.FailureConfig(
-                max_failures=WORKER_RESTARTS, controller_failure_limit=CONTROLLER_RESTARTS
-            ),
+        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
+        scaling_config=scaling,
+        run_config=_run_config(name, storage_path, callbacks, WORKER_RESTARTS),
+    )
+
+
+def _scaling(workers: int | tuple[int, int]) -> ray.train.ScalingConfig:
+    """So many workers, or between two numbers; a GPU each where there are any, else a core."""
+    use_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    return ray.train.ScalingConfig(
+        num_workers=workers,
+        use_gpu=use_gpu,
+        resources_per_worker=None if use_gpu else {"CPU": 1},
+    )
+
+
+def _run_config(
+    name: str, storage_path: str, callbacks: Sequence[Any], restarts: int
+) -> ray.train.RunConfig:
+    """A run that gives up at last: Ray's defaults end at the first failure, or never."""
+    return ray.train.RunConfig(
+        name=name,
+        storage_path=storage_path,
+        callbacks=list(callbacks),
+        failure_config=ray.train.FailureConfig(
+            max_failures=restarts, controller_failure_limit=CONTROLLER_RESTARTS
         ),
     )
 
@@ -222,9 +235,9 @@ class SwitchboardLink:
 
 
 def make_fleet(
-    settings: HostSettings, *, name: str, storage_path: str, use_gpu: bool, callbacks: Sequence[Any]
+    settings: HostSettings, *, name: str, storage_path: str, callbacks: Sequence[Any]
 ) -> DataParallelTrainer:
-    """A Ray Train run of ``settings.hosts`` hosts, a GPU each where there are any, else a core.
+    """A Ray Train run of ``settings.hosts`` hosts.
 
     The hosts need no process group: nothing that one computes depends on another.
     """
@@ -233,19 +246,8 @@ def make_fleet(
     return DataParallelTrainer(
         host_worker,
         train_loop_config={"settings": settings},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=(1, settings.hosts) if settings.hosts > 1 else 1,
-            use_gpu=use_gpu,
-            resources_per_worker=None if use_gpu else {"CPU": 1},
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=storage_path,
-            callbacks=list(callbacks),
-            failure_config=ray.train.FailureConfig(
-                max_failures=HOST_RESTARTS, controller_failure_limit=CONTROLLER_RESTARTS
-            ),
-        ),
+        scaling_config=_scaling((1, settings.hosts) if settings.hosts > 1 else 1),
+        run_config=_run_config(name, storage_path, callbacks, HOST_RESTARTS),
     )
 
 
@@ -258,10 +260,9 @@ def _shared_inputs(settings: HostSettings, llm: FrozenLLM) -> SharedInputs:
 
     board = settings.switchboard
     if ray.train.get_context().get_world_rank() == 0 and ray.get(board.inputs.remote(0)) is None:
-        said: list[str] = []
         data = read_data(settings.config)
-        embeddings = embed_tools(llm, settings.config, data.tools, said.append)
-        ray.get(board.share.remote(prepare_inputs(llm, data, embeddings), said))
+        embeddings = embed_tools(llm, settings.config, data.tools, lambda line: None)
+        ray.get(board.share.remote(prepare_inputs(llm, data, embeddings)))
     while (reference := ray.get(board.inputs.remote(POLL_SECONDS))) is None:
         pass
     return get_inputs(reference[0])

@@ -15,6 +15,8 @@ import ray
 from trainables.errors import UserError
 from trainables.ray_train import RAY_TRAIN_ENVIRONMENT
 
+# What only waits and forwards must not take from what the workers need: a bit of the head node.
+HEAD_NODE, DRIVER_SHARE = "node:__internal_head__", 0.001
 SNAPSHOT_SECONDS = "2"
 ENVIRONMENT = {
     **RAY_TRAIN_ENVIRONMENT,

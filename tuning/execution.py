@@ -12,9 +12,10 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback
 
+from trainables.assignment import LANES_IN_TURN
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
-from trainables.prepared import load_prepared, prepared_path, save_prepared
+from trainables.prepared import find_inputs, keep_inputs
 from trainables.ray_train import HostSettings
 from trainables.sharing import put_inputs
 from tuning.cluster import Cluster, check_slots
@@ -25,7 +26,6 @@ from tuning.packed_trial import PackedSettings, PackedTrial
 from tuning.switchboard import open_switchboard
 
 TRAIN_RUNS_DIR = "train_runs"
-LANES_IN_TURN = 2  # what a host without a GPU chooses by itself
 Say = Callable[[str], None]
 
 
@@ -72,8 +72,7 @@ def _packed(
     most = min(config.max_concurrent or config.num_trials, config.num_trials)
     hosts = min(hosts, most)
     known = LANES_IN_TURN if packed.lanes == "auto" and not cluster.has_gpu else packed.lanes
-    path = prepared_path(train, cluster.has_gpu)
-    inputs = load_prepared(path) if path else None
+    inputs = find_inputs(train, cluster.has_gpu)
     settings = HostSettings(
         train,
         put_inputs(inputs) if inputs else None,
@@ -81,13 +80,11 @@ def _packed(
         None if known == "auto" else known,
         hosts,
     )
-    fleet = Fleet(settings, directory / TRAIN_RUNS_DIR, cluster.has_gpu)
+    fleet = Fleet(settings, directory / TRAIN_RUNS_DIR)
     try:
         if inputs is None:
             inputs = fleet.inputs()
-            path = prepared_path(train, cluster.has_gpu)
-            if path:
-                save_prepared(inputs, path)
+            keep_inputs(inputs, train, cluster.has_gpu)
             _describe(inputs, "prepared by the first host", say)
         else:
             _describe(inputs, "from the cache", say)
@@ -137,8 +134,7 @@ def _dedicated(
 
 def prepared_inputs(train: PretrainConfig, on_gpu: bool, say: Say) -> SharedInputs:
     """The shared inputs from the cache, or prepared here by the LLM."""
-    path = prepared_path(train, on_gpu)
-    inputs = load_prepared(path) if path else None
+    inputs = find_inputs(train, on_gpu)
     if inputs is not None:
         _describe(inputs, "from the cache", say)
         return inputs
@@ -152,9 +148,7 @@ def prepared_inputs(train: PretrainConfig, on_gpu: bool, say: Say) -> SharedInpu
     inputs = prepare_inputs(llm, data, embed_tools(llm, train, data.tools, say))
     del llm
     free_device_memory()
-    path = prepared_path(train, on_gpu)
-    if path:
-        save_prepared(inputs, path)
+    keep_inputs(inputs, train, on_gpu)
     _describe(inputs, "prepared here", say)
     return inputs
 

@@ -61,14 +61,13 @@ def abort(mailbox: ActorHandle, key: str) -> None:
 class Fleet:
     """Starts the hosts at once and in the background; dead ones are replaced by Ray Train."""
 
-    def __init__(self, settings: HostSettings, train_runs: Path, use_gpu: bool) -> None:
+    def __init__(self, settings: HostSettings, train_runs: Path) -> None:
         self.switchboard = settings.switchboard
         self._directory = train_runs / "fleet"
         trainer = make_fleet(
             settings,
             name="fleet",
             storage_path=str(train_runs),
-            use_gpu=use_gpu,
             callbacks=[
                 ForgetHosts(self.switchboard),
                 IntroduceController(self.switchboard, CONTROLLER),

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from trainables.errors import UserError
 from trainables.files import file_digest, write_text
-from tuning.cluster import Cluster, ray_cluster
+from tuning.cluster import DRIVER_SHARE, HEAD_NODE, Cluster, ray_cluster
 from tuning.config import (
     PBT,
     NoScheduler,
@@ -56,8 +56,6 @@ TUNE_DIR = "tune"
 TRAINABLE_NAME = "pretrain_encoder"
 TRIAL_RESTARTS = 1
 CHECKPOINTS_PER_TRIAL = 2
-# A trial's driver only waits and forwards: it must not take from what the workers need.
-HEAD_NODE, DRIVER_SHARE = "node:__internal_head__", 0.001
 PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb")
 Say = Callable[[str], None]
 

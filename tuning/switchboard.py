@@ -17,11 +17,11 @@ import ray
 from ray.actor import ActorHandle
 
 from trainables.assignment import Assignment, Command
+from tuning.cluster import DRIVER_SHARE, HEAD_NODE
 from tuning.mailbox import Mailbox
 
 # A run that has reported keeps its lane for so long while another waits for one.
 PATIENCE_SECONDS = 1.0
-HEAD_NODE = {"node:__internal_head__": 0.001}
 Report = dict[str, Any]
 
 
@@ -60,7 +60,6 @@ class Switchboard(Mailbox):
         self._closed = False
         self._inputs: list[ray.ObjectRef] | None = None
         self._have_inputs = asyncio.Event()
-        self._said: list[str] = []
 
     # What trials say
 
@@ -102,10 +101,9 @@ class Switchboard(Mailbox):
 
     # What hosts say
 
-    async def share(self, inputs: Any, said: list[str]) -> None:
+    async def share(self, inputs: Any) -> None:
         """Keep what the first host has prepared; this process owns it from now on."""
         self._inputs = [ray.put(inputs)]
-        self._said = said
         self._have_inputs.set()
 
     async def inputs(self, timeout: float) -> list[ray.ObjectRef] | None:
@@ -113,9 +111,6 @@ class Switchboard(Mailbox):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._have_inputs.wait(), timeout)
         return self._inputs
-
-    async def said(self) -> list[str]:
-        return self._said
 
     async def join(self, host: str, lanes: int, about: dict[str, Any]) -> None:
         self._hosts[host] = Host(lanes, about)
@@ -212,5 +207,6 @@ class Switchboard(Mailbox):
 
 def open_switchboard() -> ActorHandle:
     """Start the actor; it needs no CPU of its own and ends with the sweep's driver."""
-    actor = ray.remote(num_cpus=0, resources=HEAD_NODE, max_concurrency=10_000)(Switchboard)
+    share = {HEAD_NODE: DRIVER_SHARE}
+    actor = ray.remote(num_cpus=0, resources=share, max_concurrency=10_000)(Switchboard)
     return actor.remote()

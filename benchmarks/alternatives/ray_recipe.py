@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import ray.train.torch
 import ray.tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from benchmarks.workload import Workload, alternative_parser, last_losses, print_result
+from benchmarks.workload import Workload, alternative_parser, fit_and_print
 from trainables.config import PretrainConfig
 from trainables.sharing import put_inputs
 
@@ -102,11 +101,8 @@ def sweep(workload: Workload, trials: int, repaired: bool, reuse: bool, out: str
             verbose=0 if repaired else None,
         ),
     )
-    start = time.perf_counter()
-    results = tuner.fit()
-    seconds = time.perf_counter() - start
+    fit_and_print(tuner)
     ray.shutdown()
-    print_result(seconds, last_losses(results))
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ Ray is up and the shared inputs are in the object store before, everything else 
 from __future__ import annotations
 
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ from benchmarks.workload import (
     Workload,
     alternative_parser,
     epochs,
-    last_losses,
+    fit_and_print,
     load_llm,
-    print_result,
 )
 from trainables.checkpoint import write_checkpoint
 from trainables.config import PretrainConfig
@@ -55,11 +53,8 @@ def sweep(workload: Workload, trials: int, reuse: bool, out: str) -> None:
         tune_config=tune.TuneConfig(metric="val_loss", mode="min", reuse_actors=reuse),
         run_config=tune.RunConfig(name="sweep", storage_path=out),
     )
-    start = time.perf_counter()
-    results = tuner.fit()
-    seconds = time.perf_counter() - start
+    fit_and_print(tuner)
     ray.shutdown()
-    print_result(seconds, last_losses(results))
 
 
 def main() -> None:

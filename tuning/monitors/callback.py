@@ -29,8 +29,7 @@ class SweepCallback(Callback):
         self._log = log
         self._directory = directory
         self._monitors = list(monitors)
-        self._introduced: set[str] = set()
-        self._stepped: set[str] = set()
+        self._introduced = 0
 
     def _params_of(self, trial: Trial) -> dict[str, Any] | None:
         known = self._record.trials.get(_trial_id(trial))
@@ -44,8 +43,8 @@ class SweepCallback(Callback):
         self._emit({"event": "hosts", "hosts": hosts})
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        for trial in trials[len(self._introduced) :]:
-            self._introduced.add(trial.trial_id)
+        for trial in trials[self._introduced :]:
+            self._introduced += 1
             if self._params_of(trial) != trial.config["params"]:
                 self._emit_for(trial, "trial", params=trial.config["params"])
 
@@ -68,8 +67,7 @@ class SweepCallback(Callback):
             ):
                 raise RuntimeError(f"the report of {_trial_id(trial)} has no `{key}`")
         first_step_at = result.pop("first_step_at", None)
-        if first_step_at is not None and _trial_id(trial) not in self._stepped:
-            self._stepped.add(_trial_id(trial))
+        if first_step_at is not None and self._record.trials[_trial_id(trial)].waited is None:
             waited = round(first_step_at - trial.config["requested"], 4)
             self._emit_for(trial, "first_step", at=first_step_at, waited=waited)
         self._emit_for(trial, "epoch", report=dict(result), metrics=scalars(result))
