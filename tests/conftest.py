@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import find
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -41,6 +43,12 @@ VOCAB = 300
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def character_tables() -> None:
+    """Hypothesis builds them with the first text it draws, for seconds, and counts them as slow."""
+    find(st.text(), lambda text: True)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

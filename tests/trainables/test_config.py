@@ -117,6 +117,7 @@ KEYS = ["model", "data", "training", "logging", "dropout", "batch_size", "llm_mo
 sections = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), scalars, max_size=3)
 
 
+@pytest.mark.usefixtures("character_tables")
 @given(content=st.dictionaries(st.sampled_from(KEYS), scalars | sections, max_size=4))
 def test_any_mapping_works_or_is_refused_with_one_line(content: dict[str, object]) -> None:
     try:

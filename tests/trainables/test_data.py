@@ -108,6 +108,7 @@ figure_sets = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.usefixtures("character_tables")
 @given(figures=figure_sets, template=st.integers(0, len(TEMPLATES) - 1))
 def test_a_sentence_states_its_figures_and_can_be_read_back(
     figures: dict[str, object], template: int
@@ -122,6 +123,7 @@ def test_latency_is_written_to_two_digits() -> None:
     assert format_figures(figures)["cpu_core"] == "3"
 
 
+@pytest.mark.usefixtures("character_tables")
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5),
     fraction=st.floats(0.01, 0.99),
