@@ -118,17 +118,17 @@ class Lanes:
 
     def _admit(self) -> Iterator[tuple[str, Report]]:
         while self._waiting:
-            key, assignment = self._waiting[0]
-            state = self._footprint.state(assignment.config)
-            step = self._footprint.step(assignment.config)
-            held = sum(lane.state_bytes for lane in self._lanes.values())
-            largest = max([step, *(lane.step_bytes for lane in self._lanes.values())])
-            if state + step <= self._budget < held + state + largest:
-                break  # until a lane is released
-            self._waiting.popleft()
+            key, assignment = self._waiting.popleft()
             try:
+                state = self._footprint.state(assignment.config)
+                step = self._footprint.step(assignment.config)
                 if state + step > self._budget:
                     raise _too_large(assignment.config, state + step, self._budget)
+                held = sum(lane.state_bytes for lane in self._lanes.values())
+                largest = max([step, *(lane.step_bytes for lane in self._lanes.values())])
+                if held + state + largest > self._budget:
+                    self._waiting.appendleft((key, assignment))
+                    break  # until a lane is released
                 self._open(key, assignment, state, step)
             except Exception as error:  # noqa: BLE001 - the other runs must go on
                 yield key, _ending(error, {})

@@ -24,7 +24,7 @@ from trainables.llm.location import (
     local_directory,
 )
 from trainables.models.features import NUM_FEATURES, RESOURCE_HIDDEN_SIZE
-from tuning.config import ASHA, ResolvedSweep, SweepConfig
+from tuning.config import ASHA, DedicatedExecution, ResolvedSweep, SweepConfig
 from tuning.monitors.table import duration
 from tuning.terminal import run_tune
 
@@ -160,9 +160,10 @@ def describe_sweep(config: SweepConfig, data: CheckedData) -> list[str]:
     elif not Path("/dev/nvidia0").exists():
         cores = os.cpu_count() or 1
         seconds = cost.flops / _matmul_rate()
+        start = isinstance(config.execution, DedicatedExecution)
         lines.append(
-            f"time         about {duration(seconds)} of computing on {cores} cores, rough; a "
-            "dedicated trial adds about 15 s to start"
+            f"time         about {duration(seconds)} of computing on {cores} cores, rough"
+            + ("; a dedicated trial adds about 15 s to start" if start else "")
         )
     return [*lines, "everything that can be checked without training is in order"]
 

@@ -15,6 +15,7 @@ from ray.tune import Callback
 from trainables.assignment import LANES_IN_TURN
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
+from trainables.llm.location import check_heads
 from trainables.prepared import find_inputs, keep_inputs
 from trainables.ray_train import HostSettings
 from trainables.sharing import put_inputs
@@ -23,6 +24,7 @@ from tuning.config import DedicatedExecution, PackedExecution, SweepConfig
 from tuning.fleet import Fleet, FleetCallback
 from tuning.mailbox import open_mailbox
 from tuning.packed_trial import PackedSettings, PackedTrial
+from tuning.space import HEADS, searched_heads
 from tuning.switchboard import open_switchboard
 
 TRAIN_RUNS_DIR = "train_runs"
@@ -88,6 +90,7 @@ def _packed(
             _describe(inputs, "prepared by the first host", say)
         else:
             _describe(inputs, "from the cache", say)
+        _check_heads(config, train, inputs)
         if known == "auto":  # only the hosts can measure what fits
             found = fleet.hosts(hosts)
             lanes, why = sum(host["lanes"] for host in found), found[0]["reason"]
@@ -124,6 +127,7 @@ def _dedicated(
     fits = cluster.slots // workers
     concurrent = min(fits, config.max_concurrent or fits, config.num_trials)
     inputs = prepared_inputs(train, cluster.has_gpu, say)
+    _check_heads(config, train, inputs)
     say(f"      {concurrent} trials at a time, {workers} Ray Train workers each")
     settings = TrialSettings(
         train, put_inputs(inputs), open_mailbox(), workers, directory / TRAIN_RUNS_DIR
@@ -151,6 +155,12 @@ def prepared_inputs(train: PretrainConfig, on_gpu: bool, say: Say) -> SharedInpu
     keep_inputs(inputs, train, on_gpu)
     _describe(inputs, "prepared here", say)
     return inputs
+
+
+def _check_heads(config: SweepConfig, train: PretrainConfig, inputs: SharedInputs) -> None:
+    """Of an LLM that had to be fetched first, D is known only now."""
+    for heads in searched_heads(config.search_space, train):
+        check_heads(heads, inputs.hidden_size, f"`{HEADS}`")
 
 
 def _describe(inputs: SharedInputs, origin: str, say: Say) -> None:

@@ -224,6 +224,15 @@ def test_what_can_never_fit_is_refused_and_the_others_train(
     assert found["small"][-1]["outcome"] == "finished"
 
 
+def test_what_cannot_be_built_ends_alone(
+    make_config: ConfigMaker, device_inputs: DeviceInputs, llm: FrozenLLM, tmp_path: Path
+) -> None:
+    configs = {"bad": make_config(model__num_attention_heads=5), "good": make_config()}
+    found = drive(make_lanes(llm, device_inputs), configs, tmp_path)
+    assert [report["outcome"] for report in found["bad"]] == [CRASHED]
+    assert found["good"][-1]["outcome"] == "finished"
+
+
 def test_what_does_not_fit_yet_waits_for_a_lane(
     make_config: ConfigMaker, device_inputs: DeviceInputs, llm: FrozenLLM, tmp_path: Path
 ) -> None:
