@@ -85,7 +85,8 @@ class Lanes:
         """Let a run that has reported begin its next epoch."""
         lane = self._lanes.get(key)
         if lane is not None and lane not in self._turn:
-            self._begin_epoch(lane)
+            lane.run.start_epoch()
+            self._turn.append(lane)
 
     def release(self, key: str) -> None:
         """Forget a run, wherever it is."""
@@ -135,7 +136,7 @@ class Lanes:
         self._room_may_have_come = False
 
     def _open(self, key: str, assignment: Assignment, state: int, step: float) -> None:
-        """Build the run, put it where its checkpoint was, begin an epoch."""
+        """Build the run, put it where its checkpoint was, begin an epoch: its turn is next."""
         set_determinism(assignment.config.training.deterministic, self._inputs.device)
         pretraining = Pretraining(assignment.config, self._inputs, self._llm)
         history: list[dict[str, Any]] = []
@@ -145,11 +146,8 @@ class Lanes:
             )
         lane = Lane(key, Path(assignment.directory), state, step, pretraining, history)
         self._lanes[key] = lane
-        self._begin_epoch(lane)
-
-    def _begin_epoch(self, lane: Lane) -> None:
         lane.run.start_epoch()
-        self._turn.append(lane)
+        self._turn.appendleft(lane)
 
     def _next_together(self) -> list[Lane]:
         """The lanes of the next step: one, or as many as there is room for."""

@@ -156,6 +156,7 @@ class HostSettings:
     switchboard: ActorHandle
     lanes: int | None
     hosts: int
+    elastic: bool = False
 
 
 def host_worker(loop_config: dict[str, Any]) -> None:
@@ -173,6 +174,8 @@ def host_worker(loop_config: dict[str, Any]) -> None:
 
     settings: HostSettings = loop_config["settings"]
     device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
+    if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     link = SwitchboardLink(settings.switchboard)
     try:
         dtype = select_dtype(settings.config.training.precision, device)
@@ -237,16 +240,36 @@ class SwitchboardLink:
 def make_fleet(
     settings: HostSettings, *, name: str, storage_path: str, callbacks: Sequence[Any]
 ) -> DataParallelTrainer:
-    """A Ray Train run of ``settings.hosts`` hosts.
+    """A Ray Train run of ``settings.hosts`` hosts; of fewer, while a joined cluster has no more.
 
-    The hosts need no process group: nothing that one computes depends on another.
+    The hosts need no process group: nothing that one computes depends on another. Nor do they
+    read Ray datasets, and their placement group ends with the controller that made it: the actors
+    that Ray Train starts for these are left out, because the hosts would wait for them.
     """
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        get_or_create_autoscaling_coordinator,
+    )
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import (
+        PlacementGroupCleanerCallback,
+    )
+    from ray.train.v2._internal.execution.callback import RayTrainCallback
+    from ray.train.v2._internal.state.state_actor import get_or_create_state_actor
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    return DataParallelTrainer(
+    class FleetTrainer(DataParallelTrainer):
+        def _create_default_callbacks(self) -> list[RayTrainCallback]:
+            unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [c for c in super()._create_default_callbacks() if not isinstance(c, unused)]
+
+    # The controller would make these one after the other, and wait for each.
+    get_or_create_state_actor()
+    get_or_create_autoscaling_coordinator()
+    elastic = settings.elastic and settings.hosts > 1
+    return FleetTrainer(
         host_worker,
         train_loop_config={"settings": settings},
-        scaling_config=_scaling((1, settings.hosts) if settings.hosts > 1 else 1),
+        scaling_config=_scaling((1, settings.hosts) if elastic else settings.hosts),
         run_config=_run_config(name, storage_path, callbacks, HOST_RESTARTS),
     )
 

@@ -15,8 +15,6 @@ import ray
 from trainables.errors import UserError
 from trainables.ray_train import RAY_TRAIN_ENVIRONMENT
 
-# What only waits and forwards must not take from what the workers need: a bit of the head node.
-HEAD_NODE, DRIVER_SHARE = "node:__internal_head__", 0.001
 SNAPSHOT_SECONDS = "2"
 ENVIRONMENT = {
     **RAY_TRAIN_ENVIRONMENT,
@@ -38,6 +36,7 @@ class Cluster:
     slots: int
     has_gpu: bool
     dashboard: str | None
+    joined: bool = False  # others started it, and may add machines to it or take them away
 
 
 @contextlib.contextmanager
@@ -46,6 +45,7 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     _log_to(log_file)
     os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
+    joined = "RAY_ADDRESS" in os.environ or _started_by_hand()
     project = str(Path(__file__).parents[1])
     # Ray prints some warnings straight to the terminal; those belong to the file, too.
     with (
@@ -58,7 +58,7 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
             logging_level=logging.WARNING,
             include_dashboard=True,
             configure_logging=False,
-            runtime_env=_runtime_env(project),
+            runtime_env=_runtime_env(project) if joined else None,
         )
         try:
             resources = ray.cluster_resources()
@@ -67,15 +67,14 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
                 slots=gpus or int(resources.get("CPU", 0)),
                 has_gpu=gpus > 0,
                 dashboard=context.dashboard_url or None,
+                joined=joined,
             )
         finally:
             ray.shutdown()
 
 
-def _runtime_env(project: str) -> dict[str, object] | None:
+def _runtime_env(project: str) -> dict[str, object]:
     """A joined cluster's processes do not inherit this process's environment."""
-    if "RAY_ADDRESS" not in os.environ and not _started_by_hand():
-        return None
     return {"env_vars": {**ENVIRONMENT, "PYTHONPATH": project}}
 
 

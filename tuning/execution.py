@@ -81,6 +81,7 @@ def _packed(
         open_switchboard(),
         None if known == "auto" else known,
         hosts,
+        elastic=cluster.joined,
     )
     fleet = Fleet(settings, directory / TRAIN_RUNS_DIR)
     try:

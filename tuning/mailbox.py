@@ -12,6 +12,9 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+# What only waits and forwards must not take from what the workers need: a bit of the head node.
+HEAD_NODE, DRIVER_SHARE = "node:__internal_head__", 0.001
+
 
 class Mailbox:
     """Unbounded queues by key; ``get`` returns what has arrived within ``timeout`` seconds."""

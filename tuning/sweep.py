@@ -21,7 +21,7 @@ from rich.console import Console
 
 from trainables.errors import UserError
 from trainables.files import file_digest, write_text
-from tuning.cluster import DRIVER_SHARE, HEAD_NODE, Cluster, ray_cluster
+from tuning.cluster import Cluster, ray_cluster
 from tuning.config import (
     PBT,
     NoScheduler,
@@ -33,6 +33,7 @@ from tuning.config import (
     load_sweep,
 )
 from tuning.execution import Execution, open_execution
+from tuning.mailbox import DRIVER_SHARE, HEAD_NODE
 from tuning.monitors.base import Monitor
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor

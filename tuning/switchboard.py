@@ -17,8 +17,7 @@ import ray
 from ray.actor import ActorHandle
 
 from trainables.assignment import Assignment, Command
-from tuning.cluster import DRIVER_SHARE, HEAD_NODE
-from tuning.mailbox import Mailbox
+from tuning.mailbox import DRIVER_SHARE, HEAD_NODE, Mailbox
 
 # A run that has reported keeps its lane for so long while another waits for one.
 PATIENCE_SECONDS = 1.0
