@@ -29,9 +29,12 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Command:
-    """``assign`` a run to a lane, let it ``go_on`` with its next epoch, ``release`` it."""
+    """``assign`` a run to a lane, let it ``go_on`` with its next epoch, ``release`` it.
 
-    kind: Literal["assign", "go_on", "release", "close"]
+    ``save`` all runs where they stand, ``close`` the host.
+    """
+
+    kind: Literal["assign", "go_on", "release", "save", "close"]
     key: str = ""
     assignment: Assignment | None = None
 
@@ -44,3 +47,6 @@ class Link(Protocol):
 
     def send(self, key: str, report: dict[str, Any]) -> None:
         """Pass a run's report on; returns at once."""
+
+    def saved(self) -> None:
+        """All runs have been saved where they stand."""

@@ -1,18 +1,9 @@
-"""Checkpoints: a directory of safetensors and JSON that is either whole or not there.
-
-encoder.safetensors, encoder.json   the encoder; ``ResourceEncoder.from_pretrained`` reads them
-optimizer.safetensors               AdamW's moments by parameter name
-random.safetensors                  the run's random streams
-meta.json                           format version, configuration, place, history, checksums
-"""
+"""The state of a run, written into a checkpoint and read back from one."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import logging
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,31 +13,31 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainables.checkpoint_files import (
+    FILES,
+    FORMAT_VERSION,
+    META_FILE,
+    OPTIMIZER_FILE,
+    RANDOM_FILE,
+    WEIGHTS_FILE,
+    checkpoint_path,
+    read_meta,
+)
 from trainables.config import PretrainConfig
 from trainables.errors import CheckpointError
 from trainables.files import file_digest, new_directory
 from trainables.models.features import FeatureStatistics
-from trainables.models.resource_encoder import CONFIG_FILE, WEIGHTS_FILE
 from trainables.run import Run
-
-FORMAT_VERSION = 1
-META_FILE = "meta.json"
-OPTIMIZER_FILE = "optimizer.safetensors"
-RANDOM_FILE = "random.safetensors"
-FILES = (WEIGHTS_FILE, CONFIG_FILE, OPTIMIZER_FILE, RANDOM_FILE)
-NAME = re.compile(r"checkpoint_(\d{6})(_\d+)?")
 
 # What may differ between a checkpoint and the run that continues it.
 MAY_DIFFER = {"training": {"num_epochs", "target_loss", "field_accuracy_samples"}}
 
-_log = logging.getLogger(__name__)
-
 
 def write_checkpoint(directory: Path, run: Run, history: list[dict[str, Any]]) -> None:
-    """Fill an existing, empty directory with the state of ``run`` at the end of an epoch."""
+    """Fill an existing, empty directory with the state of ``run``, between any two steps."""
     run.encoder.save_pretrained(directory)
     save_file(_optimizer_state(run), directory / OPTIMIZER_FILE)
-    save_file(run.streams.state(), directory / RANDOM_FILE)
+    save_file(run.place(), directory / RANDOM_FILE)
     meta = {
         "format_version": FORMAT_VERSION,
         "epoch": run.epoch,
@@ -84,32 +75,6 @@ def save_beside(parent: Path, run: Run, history: list[dict[str, Any]]) -> Path:
     return path
 
 
-def checkpoint_path(parent: Path, epoch: int) -> Path:
-    return parent / f"checkpoint_{epoch:06d}"
-
-
-def read_meta(directory: Path) -> dict[str, Any]:
-    """The meta data of a checkpoint whose files match their checksums."""
-    try:
-        meta = json.loads((directory / META_FILE).read_text())
-        version = meta["format_version"]
-        checksums = meta["checksums"]
-    except FileNotFoundError:
-        raise CheckpointError(f"{directory}: no checkpoint here (no `{META_FILE}`)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{directory}: `{META_FILE}` is damaged: {error!r}") from None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{directory}: format version {version}, but this release reads {FORMAT_VERSION}"
-        )
-    for name in FILES:
-        path = directory / name
-        if not path.is_file() or file_digest(path) != checksums.get(name):
-            state = "damaged" if path.is_file() else "missing"
-            raise CheckpointError(f"{directory}: `{name}` is {state}; use another checkpoint")
-    return dict(meta)
-
-
 def load_checkpoint(directory: Path, run: Run, *, inherited: bool = False) -> list[dict[str, Any]]:
     """Put ``run`` where the checkpoint was, bit for bit; returns the history until there.
 
@@ -123,45 +88,9 @@ def load_checkpoint(directory: Path, run: Run, *, inherited: bool = False) -> li
     _check_same_data(directory, meta, weights, run)
     run.encoder.load_state_dict(weights)
     _load_optimizer_state(run, load_file(directory / OPTIMIZER_FILE))
-    run.streams.load_state(load_file(directory / RANDOM_FILE))
     run.epoch, run.step = meta["epoch"], meta["step"]
+    run.load_place(load_file(directory / RANDOM_FILE))
     return list(meta["history"])
-
-
-def checkpoints(parent: Path) -> list[Path]:
-    """The checkpoints below a directory, oldest first."""
-    if not parent.is_dir():
-        return []
-    return sorted(p for p in parent.iterdir() if p.is_dir() and NAME.fullmatch(p.name))
-
-
-def newest_whole(parent: Path) -> Path:
-    """The newest undamaged checkpoint below ``parent``; damaged ones are reported and skipped."""
-    for path in reversed(checkpoints(parent)):
-        try:
-            read_meta(path)
-        except CheckpointError as error:
-            _log.warning("%s; going back to the one before", error)
-            continue
-        return path
-    raise CheckpointError(f"{parent}: no whole checkpoint here; start without --resume")
-
-
-def best_checkpoint(parent: Path) -> Path | None:
-    """The checkpoint with the lowest val_loss, by meta data alone; unreadable ones do not count."""
-    found = []
-    for path in checkpoints(parent):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            meta = json.loads((path / META_FILE).read_text())
-            found.append((float(meta["metrics"]["val_loss"]), path))
-    return min(found)[1] if found else None
-
-
-def prune(parent: Path, keep: int, best: Path | None) -> None:
-    """Remove all but the newest ``keep`` checkpoints and ``best``."""
-    for path in checkpoints(parent)[:-keep]:
-        if path != best:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _optimizer_state(run: Run) -> dict[str, Tensor]:

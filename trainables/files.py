@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trainables.errors import UserError
 
@@ -71,6 +74,34 @@ def new_directory(path: Path, fill: Callable[[Path], object]) -> None:
         aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+ROOM_SECONDS = 5.0
+
+
+def wait_for_room(
+    write: Callable[[], Any],
+    path: Path,
+    say: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Any:
+    """The result of ``write``; while the disk has no room for it, try again every few seconds."""
+    told = False
+    while True:
+        try:
+            result = write()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            if not told:
+                say(f"no room left for {path}: waiting until there is some; nothing is lost")
+            told = True
+            sleep(ROOM_SECONDS)
+            continue
+        if told:
+            say(f"there is room again for {path}")
+        return result
 
 
 def file_digest(path: Path) -> str:

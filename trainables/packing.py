@@ -95,6 +95,12 @@ class Lanes:
         self._waiting = deque(item for item in self._waiting if item[0] != key)
         self._room_may_have_come = True
 
+    def save(self) -> None:
+        """Checkpoints of all runs that are in the middle of an epoch."""
+        for lane in self._lanes.values():
+            if lane.run.in_epoch and len(lane.run.series):
+                save_beside(lane.directory, lane.run, lane.history)
+
     def work(self) -> Iterator[tuple[str, Report]]:
         """Admit what fits, then one step of the runs whose turn it is; reports by key.
 
@@ -146,7 +152,7 @@ class Lanes:
             )
         lane = Lane(key, Path(assignment.directory), state, step, pretraining, history)
         self._lanes[key] = lane
-        lane.run.start_epoch()
+        lane.run.begin_epoch()
         self._turn.appendleft(lane)
 
     def _next_together(self) -> list[Lane]:
@@ -188,6 +194,9 @@ def serve(lanes: Lanes, link: Link) -> None:
                     lanes.go_on(command.key)
                 case "release":
                     lanes.release(command.key)
+                case "save":
+                    lanes.save()
+                    link.saved()
                 case "close":
                     return
         for key, report in lanes.work():

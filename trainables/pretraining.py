@@ -174,7 +174,7 @@ class Pretraining:
         """
         set_determinism(self.run.config.training.deterministic, self.run.inputs.device)
         while not self.finished:
-            self.run.start_epoch()
+            self.run.begin_epoch()
             while self.run.in_epoch:
                 for error in train_step([self.run], self.llm, self.shard).values():
                     raise error

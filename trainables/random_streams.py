@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -47,7 +47,7 @@ class RandomStreams:
             "dropout": self.dropout_state.clone(),
         }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.order.set_state(state["order"])
         self.template.set_state(state["template"])
         self.dropout_state = state["dropout"].clone()

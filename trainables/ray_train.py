@@ -38,6 +38,7 @@ WORKER_RESTARTS = 1
 HOST_RESTARTS = 20
 CONTROLLER_RESTARTS = 3
 POLL_SECONDS = 5.0
+SAVED = "saved"  # where hosts say that they have saved their runs
 
 # Ray's defaults make a report wait up to two seconds and add a process per run; they are read
 # from the environment of every process of the run.
@@ -224,6 +225,9 @@ class SwitchboardLink:
 
     def send(self, key: str, report: dict[str, Any]) -> None:
         self._switchboard.report.remote(self._host, key, report)
+
+    def saved(self) -> None:
+        self.put(SAVED, self._host)
 
     def _listen(self) -> None:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from trainables.optimisation import (
 from trainables.random_streams import RandomStreams, stream_seed
 
 CPU = torch.device("cpu")
+SERIES_PREFIX = "series."
 
 
 # Batches are cut from groups of this many, sorted by length: less padding, still at random.
@@ -50,6 +52,19 @@ class StepSeries:
         self.learning_rate: list[float] = []
         self.tokens = 0
         self.started = time.perf_counter()
+
+    def state(self) -> dict[str, Tensor]:
+        """What ``load_state`` needs to go on in the middle of an epoch."""
+        return {
+            "rows": self._rows[: len(self)].cpu(),
+            "learning_rate": torch.tensor(self.learning_rate, dtype=torch.float64),
+            "tokens": torch.tensor(self.tokens),
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.learning_rate = state["learning_rate"].tolist()
+        self._rows[: len(self)] = state["rows"].to(self._rows.device)
+        self.tokens = int(state["tokens"])
 
     def add(self, figures: tuple[Tensor, ...], learning_rate: float, tokens: int) -> None:
         self._rows[len(self.learning_rate)] = torch.stack(figures)
@@ -113,11 +128,18 @@ class Run:
         self.epoch = 0
         self.series = StepSeries(0, inputs.device)
         self._batches: list[tuple[Tensor, Tensor]] = []
+        self._streams_before = self.streams.state()
         self._parameters = self.encoder.get_trainable_parameters()
         self._failed = torch.zeros((), dtype=torch.bool, device=inputs.device)
 
+    def begin_epoch(self) -> None:
+        """``start_epoch``, unless a checkpoint has put the run into the middle of one."""
+        if not self.in_epoch:
+            self.start_epoch()
+
     def start_epoch(self) -> None:
         """Shuffle the training rows, draw a template for each, begin a new series."""
+        self._streams_before = self.streams.state()
         count = len(self.inputs.train_rows)
         generator = self.streams.order
         order = self.inputs.train_rows[torch.randperm(count, generator=generator)]
@@ -140,6 +162,29 @@ class Run:
     def in_epoch(self) -> bool:
         """Whether the epoch that was started has steps left."""
         return len(self.series) < len(self._batches)
+
+    def place(self) -> dict[str, Tensor]:
+        """Random streams and position, by which ``load_place`` goes on bit for bit.
+
+        In the middle of an epoch: the streams as they were before it, by which its batches are
+        found again, and the series so far.
+        """
+        now = self.streams.state()
+        if not self.in_epoch or not len(self.series):
+            return now
+        series = {SERIES_PREFIX + key: value for key, value in self.series.state().items()}
+        return {**self._streams_before, "dropout": now["dropout"], **series}
+
+    def load_place(self, place: Mapping[str, Tensor]) -> None:
+        series = {
+            key.removeprefix(SERIES_PREFIX): value
+            for key, value in place.items()
+            if key.startswith(SERIES_PREFIX)
+        }
+        self.streams.load_state(place)
+        if series:
+            self.start_epoch()
+            self.series.load_state(series)
 
     def next_batch(self) -> Batch:
         """The batch of the next update; the same one until that update is made."""

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -21,15 +22,16 @@ from trainables.errors import TrialEndedError, UserError
 USER_ERROR = 2
 INTERRUPTED = 130
 DEFAULT_STORAGE = "sweeps"
+STOP_SECONDS = 60
 
 DESCRIPTION = """\
 Tune the pretraining of a resource encoder on Ray.
 
-  launch     run a sweep             list      all sweeps
-  resume     go on with one          status    one sweep in short
-  train      train one encoder       trials    every trial of a sweep
-  validate   check without training  best      the best trial
-                                     export    its encoder, to use elsewhere
+  launch     run a sweep              list      all sweeps
+  resume     go on with one, or more  status    one sweep in short
+  stop       end one in order         trials    every trial of a sweep
+  train      train one encoder        best      the best trial
+  validate   check without training   export    its encoder, to use elsewhere
 """
 
 
@@ -71,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_launch(commands)
     _add_resume(commands)
+    _add_stop(commands)
     _add_validate(commands)
     _add_reading(commands, "list", _list, "all sweeps, oldest first", named=False)
     _add_reading(commands, "status", _status, "state, counts and best of one sweep")
@@ -114,6 +117,9 @@ def _add_launch(commands: Any) -> None:
     parser = _command(commands, "launch", _launch, "run a sweep")
     _add_sweep_options(parser)
     parser.add_argument("--name", help="the sweep's name (default: date and time)")
+    parser.add_argument("--time_budget", metavar="T", help="end in order after 45s, 90m, 12h, 2d")
+    text = "try the best configurations of another sweep first"
+    parser.add_argument("--warm_start_from", metavar="NAME", help=text)
     parser.add_argument("--log_wandb", action="store_true")
 
 
@@ -127,7 +133,21 @@ def _add_sweep_options(parser: Any) -> None:
 
 
 def _add_resume(commands: Any) -> None:
-    parser = _command(commands, "resume", _resume, "go on with an interrupted sweep")
+    text = "go on with an interrupted sweep, or extend one that has finished"
+    parser = _command(commands, "resume", _resume, text)
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--num_trials", metavar="N", help="in all, those that ended included")
+    parser.add_argument("--time_budget", metavar="T", help="end in order after 45s, 90m, 12h, 2d")
+    parser.add_argument("--search_space", metavar="FILE", help="another one, wider or narrower")
+    text = "also those that failed, from their checkpoints"
+    parser.add_argument("--retry_failed", action="store_true", help=text)
+    _add_storage(parser)
+    _add_set(parser)
+
+
+def _add_stop(commands: Any) -> None:
+    text = "end a running sweep in order; `resume` goes on with it"
+    parser = _command(commands, "stop", _stop, text)
     parser.add_argument("name", metavar="NAME")
     _add_storage(parser)
 
@@ -162,7 +182,12 @@ def _flags(options: argparse.Namespace, keys: dict[str, str], prefix: str = "") 
     return [f"{prefix}{key}={text}" for key, text in texts.items()] + options.set
 
 
-TEXT_FLAGS = ("storage", "logging.output_dir")  # taken as they are, not read as YAML
+TEXT_FLAGS = (
+    "storage",
+    "search_space",
+    "time_budget",
+    "logging.output_dir",
+)  # taken as they are, not read as YAML
 TRAIN_FLAGS = {
     "batch_size": "training.batch_size",
     "num_epochs": "training.num_epochs",
@@ -185,7 +210,10 @@ def _sweep(options: argparse.Namespace, name: str) -> Any:
     from tuning.checks import check_sweep
     from tuning.config import ResolvedSweep, load_sweep
 
-    overrides = _flags(options, {"num_trials": "num_trials", "storage": "storage"})
+    flags = {"num_trials": "num_trials", "storage": "storage"}
+    if hasattr(options, "time_budget"):
+        flags["time_budget"] = "time_budget"
+    overrides = _flags(options, flags)
     trained = {k: TRAIN_FLAGS[k] for k in ("batch_size", "num_epochs")}
     of_train = [
         f"train.{v}={getattr(options, k)}"
@@ -207,21 +235,51 @@ def _launch(options: argparse.Namespace) -> int:
     from tuning.sweep import launch
 
     check_name_is_free(sweep)
+    if options.warm_start_from is not None:
+        from tuning.store import find_sweep
+        from tuning.warm_start import warm_started
 
+        storage = Path(options.storage or DEFAULT_STORAGE)
+        sweep = warm_started(sweep, find_sweep(storage, options.warm_start_from))
     launch(sweep, _say_on_stdout())
     return _summary(sweep.directory)
 
 
 def _resume(options: argparse.Namespace) -> int:
     directory = _find(options)
+    flags = {key: key for key in ("num_trials", "time_budget", "search_space")}
+    overrides = _flags(options, flags)
     from tuning.store import read_sweep
 
-    if read_sweep(directory).state == "finished":
-        raise UserError(f"sweep `{options.name}` has finished; see `best` and `export`")
+    if read_sweep(directory).state == "finished" and not overrides and not options.retry_failed:
+        raise UserError(
+            f"sweep `{options.name}` has finished; see `best` and `export`, or go on with more "
+            "trials: --num_trials N"
+        )
     from tuning.sweep import resume
 
-    resume(directory, _say_on_stdout())
+    resume(directory, overrides, _say_on_stdout(), retry_failed=options.retry_failed)
     return _summary(directory)
+
+
+def _stop(options: argparse.Namespace) -> None:
+    from tuning.store import STOP_FILE, is_locked
+
+    directory = _find(options)
+    if not is_locked(directory):
+        raise UserError(f"sweep `{options.name}` is not running")
+    (directory / STOP_FILE).touch()
+    end = time.monotonic() + STOP_SECONDS
+    while is_locked(directory):
+        if time.monotonic() > end:
+            raise UserError(
+                f"sweep `{options.name}` has not ended within {STOP_SECONDS} s; look at "
+                f"{directory / 'logs' / 'ray.log'}"
+            )
+        time.sleep(0.1)
+    from tuning.terminal import run_tune
+
+    print(f"stopped; go on with: {run_tune('resume', options.name)}")
 
 
 def _validate(options: argparse.Namespace) -> None:

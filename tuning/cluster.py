@@ -15,10 +15,12 @@ import ray
 from trainables.errors import UserError
 from trainables.ray_train import RAY_TRAIN_ENVIRONMENT
 
-SNAPSHOT_SECONDS = "2"
+NEVER = "1000000000"
 ENVIRONMENT = {
     **RAY_TRAIN_ENVIRONMENT,
-    "TUNE_GLOBAL_CHECKPOINT_S": SNAPSHOT_SECONDS,
+    # The sweep has a history of its own. A snapshot of Tune's at the end is for those who read it.
+    "TUNE_GLOBAL_CHECKPOINT_S": NEVER,
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     # A trial that diverges in its first epoch has no val_loss, and field_accuracy is known only at

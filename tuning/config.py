@@ -22,6 +22,9 @@ from tuning.space import CHANGEABLE, changeable, check_space
 PROJECT = Path(__file__).parents[1]
 DEFAULT_SPACE = PROJECT / "search_spaces" / "default.yaml"
 MOST = 10**6
+MOST_SECONDS = 1e9
+DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*(s|m|h|d)")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -68,7 +71,10 @@ Search = Annotated[
 
 
 class ASHA(Section):
-    """Asynchronous successive halving: rungs at grace_epochs x reduction_factor^k."""
+    """Successive halving with rungs at grace_epochs x reduction_factor^k.
+
+    Asynchronous, in the order of arrival, unless the sweep is deterministic.
+    """
 
     type: Literal["asha"] = "asha"
     grace_epochs: int = Field(1, ge=1, le=10**6, description="No trial stops before this epoch.")
@@ -124,6 +130,15 @@ def _count_or_auto(value: Any) -> Any:
     raise ValueError(f"{shown(value)}, but must be `auto` or a whole number from 1 to {MOST}")
 
 
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str) and (found := DURATION.fullmatch(value.strip())):
+        return float(found[1]) * SECONDS[found[2]]
+    if type(value) in (int, float) and 0 < value <= MOST_SECONDS:
+        return float(value)
+    raise ValueError(f"{shown(value)}, but must be a time such as 45s, 90m, 12h or 2d")
+
+
+Duration = Annotated[float, PlainValidator(_seconds)]
 Count = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 
 
@@ -172,7 +187,28 @@ class SweepConfig(Section):
     execution: Execution = PackedExecution()
     storage: PathText = Field("sweeps", description="The directory of all sweeps.")
     deterministic: bool | None = Field(
-        None, description="Suggestions in batches, bit-equal trials; null: on without a GPU."
+        None,
+        description="The same file and seed give the same sweep, whatever trial is faster (median, "
+        "hyperband and pbt: the same trials, stopped as they arrive). null: on without a GPU.",
+    )
+    group: int = Field(
+        4,
+        ge=1,
+        le=10**6,
+        description="Trials that a deterministic sweep suggests and compares together; at least "
+        "as many as run at a time, or hosts will wait.",
+    )
+    retries: int = Field(
+        2, ge=0, le=10**6, description="A trial that crashes goes on from its checkpoint so often."
+    )
+    keep_best: int = Field(
+        5, ge=1, le=10**6, description="Of trials that ended, so many best keep their checkpoint."
+    )
+    time_budget: Duration | None = Field(
+        None, description="Stop in order after so long, such as 90m or 12h; resume goes on."
+    )
+    warm_start: list[dict[str, Any]] = Field(
+        [], description="Parameters that are tried first; filled in by --warm_start_from."
     )
     log_wandb: bool = Field(False, description="One W&B run per trial.")
 

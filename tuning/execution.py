@@ -36,12 +36,14 @@ class Execution:
     """What Ray Tune needs to run the trials, and what the monitors need to know of the inputs."""
 
     trainable: type[tune.Trainable]
-    concurrent: int
+    limit: Callable[[], int]  # trials at a time, as things stand
+    concurrent: int  # the most that it will ever be
     num_tools: int
     hidden_size: int
     reuse_actors: bool = False
     callbacks: list[Callback] = field(default_factory=list)
     hosts: Callable[[], list[dict[str, Any]]] = list  # what they say of themselves
+    save: Callable[[], None] = lambda: None  # checkpoints of what trains, where it stands
 
 
 @contextmanager
@@ -102,12 +104,15 @@ def _packed(
         say(f"      {hosts} hosts, {concurrent} trials at a time: {each}")
         yield Execution(
             tune.with_parameters(PackedTrial, settings=PackedSettings(train, settings.switchboard)),
+            # Until the hosts are up, more would only take the cores that these need to start.
+            lambda: concurrent if fleet.is_up() else min(hosts, concurrent),
             concurrent,
             len(inputs.tool_names),
             inputs.hidden_size,
             reuse_actors=True,
             callbacks=[FleetCallback(fleet)],
             hosts=fleet.describe,
+            save=fleet.save,
         )
     finally:
         fleet.close()
@@ -134,7 +139,9 @@ def _dedicated(
         train, put_inputs(inputs), open_mailbox(), workers, directory / TRAIN_RUNS_DIR
     )
     trainable = tune.with_parameters(DedicatedTrial, settings=settings)
-    return Execution(trainable, concurrent, len(inputs.tool_names), inputs.hidden_size)
+    return Execution(
+        trainable, lambda: concurrent, concurrent, len(inputs.tool_names), inputs.hidden_size
+    )
 
 
 def prepared_inputs(train: PretrainConfig, on_gpu: bool, say: Say) -> SharedInputs:

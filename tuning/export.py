@@ -8,11 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from trainables.checkpoint_files import ENCODER_CONFIG_FILE, WEIGHTS_FILE
 from trainables.errors import UserError
 from trainables.files import exists, new_directory
 from tuning.store import SweepRecord, TrialRecord, read_manifest
 
-ENCODER_FILES = ("encoder.safetensors", "encoder.json")
+ENCODER_FILES = (WEIGHTS_FILE, ENCODER_CONFIG_FILE)
 CONFIG_FILE = "training_config.json"
 CARD_FILE = "README.md"
 CARD_METRICS = (

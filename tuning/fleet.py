@@ -18,15 +18,20 @@ from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.tune.experiment import Trial
 
 from trainables.data.dataset import SharedInputs
-from trainables.ray_train import HostSettings, make_fleet
+from trainables.ray_train import SAVED, HostSettings, make_fleet
 
 CONTROLLER = "controller"
 ERROR = "error"
 CLOSE_SECONDS = 5.0
+SAVE_SECONDS = 6.0
 ABORT_SECONDS = 10.0
 WATCH_SECONDS = 1.0
 FOREVER = 10.0**9
 _log = logging.getLogger(__name__)
+
+
+class FleetGoneError(RuntimeError):
+    """The hosts ended, and will not come back by themselves."""
 
 
 class IntroduceController(ControllerCallback):
@@ -75,16 +80,25 @@ class Fleet:
         )
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fleet")
         self._fit: Future[Any] = self._pool.submit(trainer.fit)
+        self._up = False
+        self._asked = 0.0
         self._error = self.switchboard.get.remote(ERROR, FOREVER)
 
     def check(self) -> None:
-        """Raises UserError for what the hosts could not use, RuntimeError if the fleet is gone."""
+        """Raises UserError for what the hosts could not use, FleetGoneError if they are gone."""
         ready, _ = ray.wait([self._error], timeout=0)
         if ready:
             raise ray.get(self._error)[0]
         if self._fit.done():
             reason = self._fit.exception() or "its hosts ended"
-            raise RuntimeError(f"the fleet of hosts is gone: {reason}; go on with `resume`")
+            raise FleetGoneError(f"the fleet of hosts is gone: {reason}")
+
+    def is_up(self) -> bool:
+        """Whether any host has joined; may be asked often."""
+        if not self._up and time.monotonic() - self._asked > WATCH_SECONDS / 10:
+            self._asked = time.monotonic()
+            self._up = bool(self.describe())
+        return self._up
 
     def describe(self) -> list[dict[str, Any]]:
         """What each host says of itself, now."""
@@ -102,6 +116,13 @@ class Fleet:
         while (reference := ray.get(self.switchboard.inputs.remote(WATCH_SECONDS))) is None:
             self.check()
         return ray.get(reference[0])
+
+    def save(self) -> None:
+        """Let the hosts write checkpoints of all runs where they stand, if they can in time."""
+        end = time.monotonic() + SAVE_SECONDS
+        missing = ray.get(self.switchboard.save_runs.remote(), timeout=SAVE_SECONDS)
+        while missing > 0 and (left := end - time.monotonic()) > 0:
+            missing -= len(ray.get(self.switchboard.get.remote(SAVED, left)))
 
     def close(self) -> None:
         """End the hosts, give back what they hold."""

@@ -52,7 +52,8 @@ class PackedTrial(tune.Trainable):
         self._params = new_config["params"]
         self._directory = Path(self._storage.trial_fs_path)
         self._started = False
-        self._checkpoint: Path | None = None
+        start = new_config.get("start")
+        self._checkpoint: Path | None = Path(start) if start else None
         self._inherited = False
         self._named: set[Path] = set()
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,9 @@ from ray.tune.schedulers import (
 
 from search_spaces.schema import Choice, FloatRange, IntRange, Range, SearchSpace
 from tuning.config import ASHA, PBT, HyperBand, Median, NoScheduler, Scheduler
+from tuning.halving import Halving
 from tuning.space import changeable
+from tuning.store import SweepRecord
 
 TIME_ATTRIBUTE = "epoch"
 # These pause trials to let others run: a limit on live trials would make them wait for ever.
@@ -32,11 +35,119 @@ class Population(PopulationBasedTraining):
         super().on_trial_add(SimpleNamespace(search_alg=None), trial)
 
 
-def make_scheduler(scheduler: Scheduler, num_epochs: int, space: SearchSpace) -> TrialScheduler:
-    """The scheduler of a configuration; metric and mode come from the sweep."""
+class SuccessiveHalving(FIFOScheduler):
+    """Pauses a trial at a rung until ``halving`` can tell whether it goes on.
+
+    ``active`` are the numbers of the trials that train or are about to, ``limit`` tells how many
+    may at the moment.
+    """
+
+    def __init__(self, halving: Halving, metric: str, limit: Callable[[], int]) -> None:
+        super().__init__()
+        self._halving = halving
+        self._metric_key = metric
+        self._limit = limit
+        self._waiting: dict[int, tuple[Trial, int]] = {}
+        self.active: set[int] = set()
+
+    @property
+    def room(self) -> bool:
+        """Whether a new trial may begin; those that have waited go first."""
+        ready = sum(bool(self._halving.goes_on(n, e)) for n, (_, e) in self._waiting.items())
+        return len(self.active) + ready < self._limit()
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._halving.go_on(_number(trial))
+        self.active.add(_number(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if result.get("outcome") != "running":
+            return TrialScheduler.CONTINUE  # it has ended
+        number, epoch = _number(trial), result[TIME_ATTRIBUTE]
+        self._halving.report(number, epoch, result[self._metric_key])
+        match self._halving.goes_on(number, epoch):
+            case True:
+                return TrialScheduler.CONTINUE
+            case False:
+                return TrialScheduler.STOP
+        self._waiting[number] = (trial, epoch)
+        self.active.discard(number)
+        return TrialScheduler.PAUSE
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The first of those that wait and may go on; those that may not are stopped."""
+        for number, (trial, epoch) in sorted(self._waiting.items()):
+            decision = self._halving.goes_on(number, epoch)
+            if decision is None or trial.status != Trial.PAUSED:
+                continue
+            if not decision:
+                del self._waiting[number]
+                tune_controller.stop_trial(trial)
+            elif len(self.active) < self._limit():
+                del self._waiting[number]
+                self.active.add(number)
+                return trial
+        return None
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self._end(trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._end(trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        self._end(trial)
+
+    def _end(self, trial: Trial) -> None:
+        self._waiting.pop(_number(trial), None)
+        self.active.discard(_number(trial))
+        self._halving.end(_number(trial))
+
+
+def recall(scheduler: TrialScheduler, record: SweepRecord) -> TrialScheduler:
+    """Tell a new scheduler what the trials that have ended reported, in the order of numbers.
+
+    Ray's HyperBand and populations compare only trials that are there: they begin anew.
+    """
+    if not isinstance(scheduler, AsyncHyperBandScheduler | MedianStoppingRule):
+        return scheduler
+    for trial in record.ordered():
+        if trial.ended is None:
+            continue
+        past: Any = _PastTrial(trial.trial_id)
+        nobody: Any = SimpleNamespace(get_trials=list, get_live_trials=list)
+        scheduler.on_trial_add(nobody, past)
+        for epoch in sorted(trial.reports):
+            scheduler.on_trial_result(nobody, past, trial.reports[epoch])
+        scheduler.on_trial_complete(nobody, past, trial.metrics)
+    return scheduler
+
+
+class _PastTrial:
+    """As much of a Ray Tune trial as its schedulers ask for."""
+
+    status = Trial.TERMINATED
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+
+    def is_finished(self) -> bool:
+        return True
+
+
+def _number(trial: Trial) -> int:
+    return int(trial.config["number"])
+
+
+def make_scheduler(
+    scheduler: Scheduler, num_epochs: int, space: SearchSpace, metric: str, mode: str
+) -> TrialScheduler:
+    """The scheduler of a configuration, in Ray Tune's own form."""
+    compared = {"metric": metric, "mode": mode}
     match scheduler:
         case ASHA():
             return AsyncHyperBandScheduler(
+                **compared,
                 time_attr=TIME_ATTRIBUTE,
                 grace_period=min(scheduler.grace_epochs, num_epochs),
                 reduction_factor=scheduler.reduction_factor,
@@ -44,6 +155,7 @@ def make_scheduler(scheduler: Scheduler, num_epochs: int, space: SearchSpace) ->
             )
         case Median():
             return MedianStoppingRule(
+                **compared,
                 time_attr=TIME_ATTRIBUTE,
                 grace_period=scheduler.grace_epochs,
                 min_samples_required=scheduler.min_trials,
@@ -51,6 +163,7 @@ def make_scheduler(scheduler: Scheduler, num_epochs: int, space: SearchSpace) ->
             )
         case HyperBand():
             return HyperBandScheduler(
+                **compared,
                 time_attr=TIME_ATTRIBUTE,
                 max_t=num_epochs,
                 reduction_factor=scheduler.reduction_factor,
@@ -63,6 +176,7 @@ def make_scheduler(scheduler: Scheduler, num_epochs: int, space: SearchSpace) ->
                 return {**config, "params": {k: _within(ranges.get(k), params[k]) for k in params}}
 
             return Population(
+                **compared,
                 time_attr=TIME_ATTRIBUTE,
                 perturbation_interval=scheduler.interval_epochs,
                 quantile_fraction=scheduler.quantile_fraction,

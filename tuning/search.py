@@ -1,170 +1,374 @@
-"""Optuna as a Ray Tune searcher that is told the truth about every trial."""
+"""What to try next: Optuna's samplers, fed with the sweep's own history.
+
+The history is the only state. A suggestion is computed from it, the trial's number and the seed
+alone, so that a sweep which is resumed, moved or extended goes on as if nothing had happened.
+"""
 
 from __future__ import annotations
 
 import math
-import pickle
 import time
 import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from search_spaces.schema import SearchSpace
+from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
 from tuning.config import CMAESSearch, GPSearch, QMCSearch, RandomSearch, Search, TPESearch
+from tuning.halving import Halving
 from tuning.space import draw
+from tuning.store import GOOD, SweepRecord, TrialRecord, trial_name
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
-BAD_OUTCOMES = ("diverged", "out of memory")
+BAD = ("diverged", "out of memory")
+# Samplers whose next point depends on how many were drawn, not on what became of them.
+SEQUENCES = (RandomSearch, QMCSearch)
+Params = dict[str, Any]
 
 
-def make_sampler(search: Search) -> optuna.samplers.BaseSampler:
-    """The sampler of a search configuration, seeded."""
+def make_sampler(search: Search, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler of a search configuration."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match search:
             case TPESearch():
-                return optuna.samplers.TPESampler(
-                    seed=search.seed, n_startup_trials=search.startup_trials
-                )
+                return optuna.samplers.TPESampler(seed=seed, n_startup_trials=search.startup_trials)
             case RandomSearch():
-                return optuna.samplers.RandomSampler(seed=search.seed)
+                return optuna.samplers.RandomSampler(seed=seed)
             case QMCSearch():
-                return optuna.samplers.QMCSampler(seed=search.seed, scramble=True)
+                return optuna.samplers.QMCSampler(seed=seed, scramble=True)
             case CMAESSearch():
-                return optuna.samplers.CmaEsSampler(seed=search.seed)
+                return optuna.samplers.CmaEsSampler(seed=seed)
             case GPSearch():
-                return optuna.samplers.GPSampler(seed=search.seed)
+                return optuna.samplers.GPSampler(seed=seed)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A point of the space; ``state`` is what some samplers keep with a trial."""
+
+    params: Params
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+class Suggestions:
+    """The points of a sweep by trial number.
+
+    ``halving`` bounds what each may depend on, so that it does not depend on who was faster;
+    without it, each knows all that has happened. ``first`` are tried before anything is drawn.
+    ``fixed`` tells the value that a key had in trials which did not search it.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        search: Search,
+        record: SweepRecord,
+        halving: Halving | None = None,
+        first: Sequence[Params] = (),
+        fixed: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._space = space
+        self._search = search
+        self._record = record
+        self._halving = halving
+        self._first = first
+        self._fixed = fixed or {}
+        self._distributions = distributions(space)
+        self._drawn: dict[int, TrialRecord] = {}  # the history hears of them a little later
+        self._sequence: list[Params] = []
+        self._sequence_study = optuna.create_study(sampler=make_sampler(search, search.seed))
+
+    def ready(self, number: int) -> bool:
+        """Whether everything is known that this suggestion may depend on."""
+        if self._halving is None or number < len(self._first) or not self._learns(number):
+            return True
+        return self._halving.knows_enough(number)
+
+    def draw(self, number: int) -> Suggestion:
+        """The point of this number; those of lower numbers must have been drawn before."""
+        found = self._draw(number)
+        self._drawn[number] = TrialRecord(
+            trial_name(number), found.params, search_state=found.state
+        )
+        return found
+
+    def _draw(self, number: int) -> Suggestion:
+        if number < len(self._first):
+            return Suggestion(dict(self._first[number]))
+        if isinstance(self._search, SEQUENCES):
+            while len(self._sequence) <= number:
+                self._sequence.append(draw(self._space, self._sequence_study.ask()))
+            return Suggestion(self._sequence[number])
+        seed = int(np.random.SeedSequence([self._search.seed, number]).generate_state(1)[0])
+        study = optuna.create_study(
+            sampler=make_sampler(self._search, seed), direction=DIRECTIONS[self._record.mode]
+        )
+        study.add_trials(self._known(number))
+        trial = study.ask()
+        params = draw(self._space, trial)
+        state = study.get_trials(deepcopy=False)[-1].system_attrs
+        return Suggestion(params, dict(state) if isinstance(self._search, CMAESSearch) else {})
+
+    def _learns(self, number: int) -> bool:
+        """Whether results count: the first trials of TPE are drawn at random."""
+        if isinstance(self._search, SEQUENCES) or self._halving is None:
+            return False
+        if isinstance(self._search, TPESearch):
+            return number // self._halving.group * self._halving.group >= max(
+                1, self._search.startup_trials
+            )
+        return True
+
+    def _known(self, number: int) -> list[FrozenTrial]:
+        """The older trials as this suggestion may see them, in the order of their numbers."""
+        trials = self._drawn | {t.number: t for t in self._record.trials.values()}
+        older = [trials[n] for n in sorted(trials) if n < number]
+        if self._halving is None:
+            views = [(t, math.inf) for t in older]
+        else:
+            views = [(t, self._halving.known_until(number, t.number)) for t in older]
+        return freeze(self._record, views, self._distributions, self._fixed)
+
+
+def freeze(
+    record: SweepRecord,
+    views: Sequence[tuple[TrialRecord, float]],
+    space: Mapping[str, BaseDistribution],
+    fixed: Mapping[str, Any],
+) -> list[FrozenTrial]:
+    """Trials for Optuna, each as it stood when it had trained so many epochs.
+
+    Finished ones are COMPLETE, stopped ones PRUNED with their intermediate values; diverged ones
+    and those out of memory are COMPLETE with a value worse than any seen, so that the sampler
+    keeps away; crashed ones are FAIL. One that trained further than may be seen is PRUNED there,
+    one of which nothing may be seen is RUNNING. What the space does not hold any more is left out.
+    """
+    values = [
+        float(metrics[record.metric])
+        for trial, until in views
+        for epoch, metrics in trial.reports.items()
+        if epoch <= until and record.metric in metrics
+    ]
+    worst = _worse_than_all(values, record.mode)
+    found = []
+    for trial, until in views:
+        params = {k: trial.params.get(k, fixed.get(k)) for k in space}
+        known = {k: v for k, v in params.items() if _holds(space[k], v)}
+        if any(k in trial.params and k not in known for k in space):
+            continue  # of another space
+        seen = {
+            epoch: float(metrics[record.metric])
+            for epoch, metrics in sorted(trial.reports.items())
+            if epoch <= until and record.metric in metrics
+        }
+        bad = trial.status in BAD
+        over = trial.ended is not None and trial.epoch + bad <= until
+        state, value = TrialState.PRUNED, None
+        if not over:
+            state = TrialState.PRUNED if seen and until < math.inf else TrialState.RUNNING
+        elif trial.status == "finished" and seen:
+            state, value = TrialState.COMPLETE, seen[max(seen)]
+        elif bad and worst is not None:
+            state, value = TrialState.COMPLETE, worst
+        elif trial.status != "stopped early":
+            state = TrialState.FAIL
+        found.append(
+            create_trial(
+                state=state,
+                value=value,
+                params=known,
+                distributions={k: space[k] for k in known},
+                intermediate_values=seen,
+                user_attrs={"trial": trial.trial_id, "outcome": trial.status}
+                | ({"message": trial.message} if trial.message else {}),
+                system_attrs=trial.search_state,
+            )
+        )
+    return found
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """A search space in Optuna's terms; keys with one fixed value have none."""
+    return {k: _distribution(r) for k, r in space.root.items() if not isinstance(r, Fixed)}
+
+
+def _distribution(spec: Range) -> BaseDistribution:
+    match spec:
+        case FloatRange():
+            return FloatDistribution(spec.low, spec.high, log=spec.log, step=spec.step)
+        case IntRange():
+            return IntDistribution(spec.low, spec.high, log=spec.log, step=spec.step)
+        case Choice():
+            return CategoricalDistribution(spec.choices)
+    raise TypeError(f"{type(spec).__name__} is not drawn")
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False
+
+
+def _worse_than_all(values: Iterable[float], mode: str) -> float | None:
+    """A value that shows what bad means here, as soon as there is any to compare with."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return None
+    low, high = min(finite), max(finite)
+    if mode == "min":
+        return high + max(high - low, abs(high))
+    return low - max(high - low, abs(low))
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trial that goes on: where, and from which checkpoint (None: from the beginning)."""
+
+    number: int
+    params: Params
+    checkpoint: Path | None
 
 
 class OptunaSearcher(Searcher):
-    """Suggests ``{"number": i, "params": {...}}`` and keeps an Optuna study of what happened.
+    """Hands ``{"number": i, "params": {...}, ...}`` to Ray Tune: what goes on, then what is new.
 
     ``requested`` in a suggestion is the time at which it was asked for, in seconds since 1970.
-
-    Finished trials are COMPLETE; trials stopped early are PRUNED with their intermediate values;
-    diverged ones and those out of memory are COMPLETE with a value worse than any seen, so that
-    the sampler keeps away; crashed ones are FAIL. The time axis is ``epoch``.
+    ``live`` holds the ids of those handed out that have not ended, ``room`` tells whether there
+    may be one more. A trial that waits at a rung is only taken up
+    when the rung is decided; ``stop`` is told of those that end there.
     """
 
-    def __init__(self, space: SearchSpace, search: Search, metric: str, mode: str) -> None:
-        super().__init__(metric=metric, mode=mode)
-        self._space = space
-        self._study = optuna.create_study(sampler=make_sampler(search), direction=DIRECTIONS[mode])
-        self._open: dict[str, optuna.Trial] = {}
-        self._told: dict[str, set[int]] = {}  # epochs; asking the study copies all its trials
-        self._waiting_for_a_value: list[optuna.Trial] = []
+    def __init__(
+        self,
+        suggestions: Suggestions,
+        record: SweepRecord,
+        starts: Sequence[Start],
+        live: set[str],
+        *,
+        room: Callable[[], bool],
+        goes_on: Callable[[Start], bool | None],
+        stop: Callable[[int], None],
+    ) -> None:
+        super().__init__(metric=record.metric, mode=record.mode)
+        self._suggestions = suggestions
+        self._starts = list(starts)
+        self._live = live
+        known = {t.number for t in record.trials.values()}
+        self._new = [n for n in range(record.num_trials) if n not in known]
+        self._room = room
+        self._goes_on = goes_on
+        self._stop = stop
 
     @property
-    def study(self) -> optuna.Study:
-        return self._study
+    def has_ended(self) -> bool:
+        """Whether nothing goes on and nothing is new; trials whose end is known are ended."""
+        self._drop_stopped()
+        return not self.left
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        trial = self._study.ask()
-        self._open[trial_id] = trial
+    @property
+    def left(self) -> int:
+        """Trials still to be handed out, at most."""
+        return len(self._starts) + len(self._new)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if not self._room():
+            return None
+        if self.has_ended:
+            return str(Searcher.FINISHED)
+        found = self._next()
+        if found is not None:
+            self._live.add(trial_id)
+        return found
+
+    def _next(self) -> dict[str, Any] | None:
         requested = time.time()
-        params = draw(self._space, trial)
-        return {"number": trial.number, "params": params, "requested": requested}
+        for start in self._starts:
+            if self._goes_on(start):
+                self._starts.remove(start)
+                checkpoint = str(start.checkpoint) if start.checkpoint else None
+                return {
+                    "number": start.number,
+                    "params": start.params,
+                    "start": checkpoint,
+                    "requested": requested,
+                }
+        if not self._new or not self._suggestions.ready(self._new[0]):
+            return None
+        number = self._new.pop(0)
+        drawn = self._suggestions.draw(number)
+        return {
+            "number": number,
+            "params": drawn.params,
+            "start": None,
+            "state": drawn.state,
+            "requested": requested,
+        }
+
+    def _drop_stopped(self) -> None:
+        """One ending may decide another's."""
+        while stopped := [s for s in self._starts if self._goes_on(s) is False]:
+            for start in stopped:
+                self._starts.remove(start)
+                self._stop(start.number)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        value, epoch = result.get(self.metric), result["epoch"]
-        trial = self._open.get(trial_id)
-        if trial is None or value is None or not math.isfinite(value):
-            return
-        if epoch not in self._told.setdefault(trial_id, set()):
-            self._told[trial_id].add(epoch)
-            trial.report(value, epoch)
+        """The history tells it."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        if result and not error and result.get("outcome") in ("running", "finished"):
-            # Tune leaves the result that stopped a trial untold.
-            self.on_trial_result(trial_id, result)
-        trial = self._open.pop(trial_id, None)
-        self._told.pop(trial_id, None)
-        if trial is None:
-            return
-        result = result or {}
-        outcome = "failed" if error else result.get("outcome", "failed")
-        if "message" in result:
-            trial.set_user_attr("message", result["message"])
-        trial.set_user_attr("outcome", "stopped early" if outcome == "running" else outcome)
-        if outcome == "finished":
-            self._study.tell(trial, result[self.metric])
-        elif outcome == "running":
-            self._study.tell(trial, state=TrialState.PRUNED)
-        elif outcome in BAD_OUTCOMES:
-            self._waiting_for_a_value.append(trial)
-        else:
-            self._study.tell(trial, state=TrialState.FAIL)
-        self._tell_bad_trials()
-
-    def close(self) -> None:
-        """No value will come any more that could show what bad is: such trials become FAIL."""
-        for trial in self._waiting_for_a_value:
-            self._study.tell(trial, state=TrialState.FAIL)
-        self._waiting_for_a_value.clear()
+        self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(pickle.dumps(self.get_state()))
+        """There is nothing to save: the history is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        self.set_state(pickle.loads(Path(checkpoint_path).read_bytes()))
-
-    def get_state(self) -> dict[str, Any]:
-        return {
-            "study": self._study,
-            "open": self._open,
-            "told": self._told,
-            "waiting": self._waiting_for_a_value,
-        }
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._study = state["study"]
-        self._open = state["open"]
-        self._told = state["told"]
-        self._waiting_for_a_value = state["waiting"]
-
-    def _tell_bad_trials(self) -> None:
-        """A bad trial gets a value as soon as any finite one shows what bad means here."""
-        if not self._waiting_for_a_value:
-            return
-        seen = [
-            t
-            for t in self._study.get_trials(deepcopy=False)
-            if t.user_attrs.get("outcome") not in BAD_OUTCOMES
-        ]
-        values = [v for t in seen for v in t.intermediate_values.values()]
-        values += [t.value for t in seen if t.value is not None]
-        if not values:
-            return
-        low, high = min(values), max(values)
-        worst = (
-            high + max(high - low, abs(high))
-            if self.mode == "min"
-            else low - max(high - low, abs(low))
-        )
-        for trial in self._waiting_for_a_value:
-            self._study.tell(trial, worst)
-        self._waiting_for_a_value.clear()
+        """See ``save``."""
 
 
-def export_study(study: optuna.Study, path: Path, name: str) -> None:
-    """The study as a journal file, for optuna-dashboard and ``optuna.load_study``."""
+def export_study(record: SweepRecord, space: SearchSpace, path: Path) -> None:
+    """The sweep as a journal file, for optuna-dashboard and ``optuna.load_study``."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    views = [(t, math.inf) for t in record.ordered() if t.ended is not None]
     aside = path.with_name(f".{path.name}.aside")
     aside.unlink(missing_ok=True)
-    copy = optuna.create_study(
+    study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(aside))),
-        study_name=name,
-        direction=study.direction,
+        study_name=record.name,
+        direction=DIRECTIONS[record.mode],
     )
-    copy.add_trials([t for t in study.trials if t.state.is_finished()])
+    frozen = freeze(record, views, distributions(space), {})
+    study.add_trials([t for t in frozen if t.state.is_finished()])
     aside.replace(path)
+
+
+def best_params(record: SweepRecord, count: int) -> list[Params]:
+    """The parameters of the best trials that ended well, best first; equal ones only once."""
+    sign = 1 if record.mode == "min" else -1
+    scored = [
+        (sign * value, t.number, t.params)
+        for t in record.trials.values()
+        if t.status in GOOD and (value := record.value(t)) is not None
+    ]
+    found: list[Params] = []
+    for _, _, params in sorted(scored, key=lambda item: item[:2]):
+        if params not in found:
+            found.append(params)
+    return found[:count]

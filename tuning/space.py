@@ -110,6 +110,13 @@ def with_params(config: PretrainConfig, params: Mapping[str, Any], where: str) -
     return build(PretrainConfig, mapping, where)
 
 
+def searched_values(config: PretrainConfig, space: SearchSpace) -> dict[str, Any]:
+    """What the keys of a space are in a configuration that does not search them."""
+    mapping = config.model_dump()
+    pairs = (key.split(".") for key in space.root)
+    return {f"{section}.{name}": mapping[section][name] for section, name in pairs}
+
+
 def draw(space: SearchSpace, trial: Draw) -> dict[str, Any]:
     """One point of the space; the only place where inclusive bounds meet the sampler's."""
     params: dict[str, Any] = {}

@@ -11,26 +11,35 @@ Nothing here imports Ray or torch.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import hashlib
 import json
 import logging
 import math
 import os
+import re
 import time
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from trainables.errors import UserError, did_you_mean
-from trainables.files import exists, write_text
+from trainables.files import exists, wait_for_room, write_text
 
 EVENTS_FILE = "trials.jsonl"
 CONFIG_FILE = "sweep.yaml"
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock"
-FORMAT_VERSION = 1
+STOP_FILE = "stop"  # made by who wants the sweep to end
+FORMAT_VERSION = 2
+CRC = ', "crc32": '
+DURABLE = ("created", "sweep", "end")  # told to the disk at once, should the power fail
+TRIAL_ID = re.compile(r"trial_\d{1,9}")
 HISTORY_KEYS = ("epoch", "train_loss", "val_loss", "gate_alpha", "semantic_retention")
 # A trial with one of these statuses is over and has a result that counts.
 MAX_FIGURE = 1e300
@@ -53,6 +62,11 @@ class TrialRecord:
     waited: float | None = None  # seconds from being requested to the end of the first step
     checkpoint: str | None = None  # relative to the sweep's directory
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)  # by epoch
+    search_state: dict[str, Any] = field(default_factory=dict)  # what a sampler keeps with it
+
+    @property
+    def number(self) -> int:
+        return int(self.trial_id.rpartition("_")[2])
 
     @property
     def epoch(self) -> int:
@@ -88,9 +102,15 @@ class SweepRecord:
     message: str = ""
     busy: float | None = None  # share of the hosts' time that was spent in training steps
 
+    def ordered(self) -> list[TrialRecord]:
+        """The trials by number."""
+        return sorted(self.trials.values(), key=lambda trial: trial.number)
+
     def apply(self, event: Event) -> None:
         """Take in one event; an epoch that is told again replaces what followed it before."""
         _check_event(event)
+        if event["event"] == "created":
+            return
         if event["event"] == "sweep":
             self.state, self.message = event["state"], event.get("message", "")
             self.num_trials = event.get("num_trials", self.num_trials)
@@ -100,11 +120,16 @@ class SweepRecord:
             return
         trial_id = event["trial_id"]
         if event["event"] == "trial" and trial_id not in self.trials:
-            self.trials[trial_id] = TrialRecord(trial_id, event["params"])
+            state = event.get("state", {})
+            self.trials[trial_id] = TrialRecord(trial_id, event["params"], search_state=state)
         trial = self.trials[trial_id]
         match event["event"]:
             case "trial" if trial.params != event["params"]:
                 self.trials[trial_id] = TrialRecord(trial_id, event["params"])
+            case "history":
+                trial.reports = {m["epoch"]: m for m in event["history"]}
+            case "pruned":
+                trial.checkpoint = None
             case "params":  # of a population: the trial goes on with others
                 trial.params = event["params"]
             case "start":
@@ -141,7 +166,10 @@ class SweepRecord:
 
 
 EVENT_FIELDS: dict[str, dict[str, Any]] = {
+    "created": {"manifest": dict, "sweep": str},
     "sweep": {"state": str},
+    "history": {"trial_id": str, "history": list},
+    "pruned": {"trial_id": str},
     "hosts": {"hosts": list, "time": int | float},
     "first_step": {"trial_id": str, "waited": int | float},
     "trial": {"trial_id": str, "params": dict},
@@ -164,26 +192,81 @@ def _check_event(event: Event) -> None:
     for key, kind in EVENT_FIELDS[event["event"]].items():
         if not isinstance(event[key], kind):
             raise TypeError(f"`{key}` is {type(event[key]).__name__}")
-    if event["event"] == "epoch":
-        metrics = event["metrics"]
+    told = [event["metrics"]] if event["event"] == "epoch" else event.get("history", [])
+    for metrics in told:
         if not all(type(v) in (int, float) and abs(v) < MAX_FIGURE for v in metrics.values()):
             raise TypeError("a metric is no number")
         if type(metrics["epoch"]) is not int:
             raise TypeError("`epoch` is no whole number")
+    if "trial_id" in event and not TRIAL_ID.fullmatch(event["trial_id"]):
+        raise TypeError("`trial_id` is not one of ours")
 
 
 class EventLog:
-    """The append-only history; every line is flushed before the next event is made."""
+    """The append-only history; every line is whole on disk before the next event is made.
 
-    def __init__(self, directory: Path) -> None:
-        self._file: IO[str] = (directory / EVENTS_FILE).open("a", encoding="utf-8")
+    While the disk is full the sweep waits here: ``say`` is told, and nothing is lost.
+    """
+
+    def __init__(self, directory: Path, say: Callable[[str], None] = lambda line: None) -> None:
+        self._path = directory / EVENTS_FILE
+        self._file: IO[bytes] = self._path.open("ab", buffering=0)
+        self._say = say
+        if _ends_within_a_line(self._path):  # a kill cut it off
+            self._append(b"\n")
 
     def write(self, event: Event) -> None:
-        self._file.write(json.dumps(event) + "\n")
-        self._file.flush()
+        self._append(encode(event))
+        if event["event"] in DURABLE:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
+
+    def _append(self, line: bytes) -> None:
+        end = self._path.stat().st_size
+
+        def append() -> None:
+            try:
+                if self._file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                os.truncate(self._path, end)
+                raise
+
+        wait_for_room(append, self._path, self._say)
+
+
+def encode(event: Event) -> bytes:
+    """One line; its end is a checksum of what stands before it."""
+    text = json.dumps(event)[:-1]
+    return f"{text}{CRC}{zlib.crc32(text.encode())}}}\n".encode()
+
+
+def decode(line: bytes) -> Event:
+    """The event of a line; ValueError says what is wrong with it."""
+    text, found, rest = line.rpartition(CRC.encode())
+    if not found:
+        raise ValueError("it has no checksum")
+    if not rest.rstrip(b"}").isdigit() or zlib.crc32(text) != int(rest.rstrip(b"}")):
+        raise ValueError("its checksum does not match")
+    event = json.loads(text + b"}")
+    if not isinstance(event, dict) or "event" not in event:
+        raise ValueError("not an event")
+    return event
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def trial_name(number: int) -> str:
+    """What a trial is called everywhere."""
+    return f"trial_{number:04d}"
 
 
 def now() -> float:
@@ -192,8 +275,19 @@ def now() -> float:
 
 
 def write_manifest(directory: Path, content: dict[str, Any]) -> None:
-    document = {"format_version": FORMAT_VERSION, **content}
-    write_text(directory / MANIFEST_FILE, json.dumps(document, indent=2) + "\n")
+    write_text(directory / MANIFEST_FILE, json.dumps(with_checksum(content), indent=2) + "\n")
+
+
+def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    """A manifest as it is written: with the version of its format and a checksum."""
+    document = {**content, "format_version": FORMAT_VERSION}
+    return {**document, "checksum": _checksum(document)}
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    """Of everything but the checksum itself."""
+    rest = {key: value for key, value in document.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 MANIFEST_FIELDS = {
@@ -206,14 +300,23 @@ MANIFEST_FIELDS = {
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest; a damaged one is reported, and the copy in the history read instead."""
     try:
         manifest = json.loads((directory / MANIFEST_FILE).read_text())
         version = manifest["format_version"]
-        for key, kind in MANIFEST_FIELDS.items():
-            if not isinstance(manifest[key], kind):
-                raise TypeError(f"`{key}` is {type(manifest[key]).__name__}")
+        if version == FORMAT_VERSION:
+            _check_manifest(manifest)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{directory}: `{MANIFEST_FILE}` cannot be read: {error!r}") from None
+        recorded = read_created(directory)
+        if recorded is None:
+            raise UserError(f"{directory}: `{MANIFEST_FILE}` cannot be read: {error!r}") from None
+        _log.warning(
+            "%s cannot be read (%s); using the copy in %s",
+            directory / MANIFEST_FILE,
+            error,
+            EVENTS_FILE,
+        )
+        return dict(recorded["manifest"])
     if version != FORMAT_VERSION:
         raise UserError(
             f"{directory}: format version {version}; this release reads {FORMAT_VERSION}"
@@ -221,7 +324,27 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def read_events(directory: Path) -> Iterator[Event]:
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    for key, kind in MANIFEST_FIELDS.items():
+        if not isinstance(manifest[key], kind):
+            raise TypeError(f"`{key}` is {type(manifest[key]).__name__}")
+    if manifest["checksum"] != _checksum(manifest):
+        raise ValueError("its checksum does not match")
+
+
+def read_created(directory: Path) -> Event | None:
+    """How the sweep was created or last changed, as its history has it; None if it does not."""
+    with contextlib.suppress(UserError):
+        found = [e for e in read_events(directory, warn=False) if e["event"] == "created"]
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            for event in found:
+                _check_event(event)
+                _check_manifest(event["manifest"])
+            return found[-1] if found else None
+    return None
+
+
+def read_events(directory: Path, warn: bool = True) -> Iterator[Event]:
     """All whole lines of the history; a damaged one is reported and skipped."""
     try:
         lines = (directory / EVENTS_FILE).read_bytes().splitlines()
@@ -230,12 +353,13 @@ def read_events(directory: Path) -> Iterator[Event]:
     except OSError as error:
         raise UserError(f"{directory / EVENTS_FILE}: cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
         try:
-            event = json.loads(line)
-            if not isinstance(event, dict) or "event" not in event:
-                raise ValueError("not an event")
+            event = decode(line)
         except (ValueError, RecursionError) as error:
-            _log.warning("%s line %d skipped: %s", directory / EVENTS_FILE, number, error)
+            if warn:
+                _log.warning("%s line %d skipped: %s", directory / EVENTS_FILE, number, error)
             continue
         yield event
 
@@ -265,7 +389,8 @@ def list_sweeps(storage: Path) -> list[Path]:
     if not exists(storage, "--storage"):
         return []
     try:
-        found = [p for p in storage.iterdir() if (p / MANIFEST_FILE).is_file()]
+        marks = (MANIFEST_FILE, EVENTS_FILE)
+        found = [p for p in storage.iterdir() if any((p / mark).is_file() for mark in marks)]
     except OSError as error:
         raise UserError(f"--storage {storage}: cannot be listed: {error.strerror}") from None
     return sorted(found, key=lambda p: (_created(p), p.name))
@@ -281,7 +406,7 @@ def _created(directory: Path) -> float:
 def find_sweep(storage: Path, name: str) -> Path:
     """A sweep by its name, or by the path of its directory."""
     for directory in (storage / name, Path(name)):
-        if exists(directory / MANIFEST_FILE, "NAME"):
+        if any(exists(directory / file, "NAME") for file in (MANIFEST_FILE, EVENTS_FILE)):
             return directory.absolute()
     names = [p.name for p in list_sweeps(storage)]
     hint = did_you_mean(name, names)

@@ -159,6 +159,12 @@ class Switchboard(Mailbox):
     async def hosts(self) -> list[dict[str, Any]]:
         return [{"lanes": host.lanes, **host.about} for host in self._hosts.values()]
 
+    async def save_runs(self) -> int:
+        """Ask all hosts to save their runs where they stand; how many hosts were asked."""
+        for name in self._hosts:
+            self._tell(name, Command("save"))
+        return len(self._hosts)
+
     async def close_hosts(self) -> None:
         self._closed = True
         for name in self._hosts:

@@ -12,14 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from trainables.checkpoint import (
+from trainables.checkpoint import load_checkpoint, save_checkpoint
+from trainables.checkpoint_files import (
     best_checkpoint,
     checkpoint_path,
     checkpoints,
-    load_checkpoint,
     newest_whole,
     prune,
-    save_checkpoint,
 )
 from trainables.config import PretrainConfig, load_config
 from trainables.data.dataset import SharedInputs

@@ -129,7 +129,7 @@ class DedicatedTrial(tune.Trainable):
         self._params = config["params"]
         self._run: TrainRun | None = None
         self._reports: Iterator[tuple[Report, str | None]] = iter(())
-        self._checkpoint: str | None = None
+        self._checkpoint: str | None = config.get("start")
         self._inherited = False
 
     def __repr__(self) -> str:

@@ -12,7 +12,8 @@ import torch
 
 from tests.conftest import ConfigMaker
 from trainables.assignment import CRASHED, Assignment, Command
-from trainables.checkpoint import load_checkpoint, read_meta
+from trainables.checkpoint import load_checkpoint
+from trainables.checkpoint_files import read_meta
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
 from trainables.llm.frozen import FrozenLLM

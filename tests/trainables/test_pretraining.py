@@ -13,14 +13,8 @@ import pytest
 import torch
 
 from tests.conftest import CPU, ConfigMaker
-from trainables.checkpoint import (
-    META_FILE,
-    best_checkpoint,
-    load_checkpoint,
-    newest_whole,
-    prune,
-    save_checkpoint,
-)
+from trainables.checkpoint import load_checkpoint, save_checkpoint
+from trainables.checkpoint_files import META_FILE, best_checkpoint, newest_whole, prune
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
 from trainables.errors import CheckpointError, DivergedError, OutOfMemoryError
@@ -172,6 +166,33 @@ def test_resume_is_bit_equal_to_never_having_stopped(
     assert load_checkpoint(path, second.run) == history
     rest = [report["series_loss"] for report in second.reports()]
     assert rest == expected[epochs_before:]
+    assert equal(weights(second.run), weights(straight.run))
+
+
+@pytest.mark.parametrize("steps_before", [1, 4, 7])
+def test_a_run_goes_on_bit_for_bit_in_the_middle_of_an_epoch(
+    steps_before: int,
+    make_config: ConfigMaker,
+    llm: FrozenLLM,
+    inputs: SharedInputs,
+    tmp_path: Path,
+) -> None:
+    config = make_config(model__dropout=0.2, training__num_epochs=3)
+    straight = Pretraining(config, inputs, llm)
+    expected = [report["series_loss"] for report in straight.reports()]
+    assert len(expected[0]) > 1
+    first = Pretraining(config, inputs, llm)
+    history: list[dict[str, Any]] = []
+    while first.run.step < steps_before:
+        first.run.begin_epoch()
+        train_step([first.run], llm)
+        if not first.run.in_epoch:
+            history.append(scalars(first.end_epoch()))
+    path = save_checkpoint(tmp_path, first.run, history)
+    second = Pretraining(config, inputs, llm)
+    assert load_checkpoint(path, second.run) == history
+    rest = [report["series_loss"] for report in second.reports()]
+    assert rest == expected[len(history) :]
     assert equal(weights(second.run), weights(straight.run))
 
 

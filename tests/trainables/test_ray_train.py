@@ -11,7 +11,7 @@ import ray.train
 
 from tests.conftest import ConfigMaker
 from trainables import ray_train
-from trainables.checkpoint import read_meta
+from trainables.checkpoint_files import read_meta
 from trainables.data.dataset import SharedInputs
 from trainables.errors import DivergedError
 from trainables.llm.frozen import FrozenLLM

@@ -98,8 +98,8 @@ def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.Mon
     config = {"training": {"batch_size": 16}}
     monitor = WandbMonitor(tmp_path / "runs", "project", "mine", config, 7, 128)
     events = [
-        {"event": "trial", "trial_id": "t", "params": {"model.dropout": 0.2}, "time": 0},
-        {"event": "start", "trial_id": "t", "time": 0},
+        {"event": "trial", "trial_id": "trial_0000", "params": {"model.dropout": 0.2}, "time": 0},
+        {"event": "start", "trial_id": "trial_0000", "time": 0},
     ]
     reports = {}
     for number in (1, 2):
@@ -113,8 +113,8 @@ def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.Mon
             "series_learning_rate": [1e-3] * 5,
         }
         metrics = {"epoch": number, "val_loss": 0.5 / number}
-        events.append({"event": "epoch", "trial_id": "t", "metrics": metrics, "time": 1})
-    events.append({"event": "end", "trial_id": "t", "status": "finished", "time": 2})
+        events.append({"event": "epoch", "trial_id": "trial_0000", "metrics": metrics, "time": 1})
+    events.append({"event": "end", "trial_id": "trial_0000", "status": "finished", "time": 2})
     play(monitor, events, reports)
     read, rows = offline_rows(tmp_path / "runs")
     assert read["architecture"] == ARCHITECTURE == "Deep Semantic + Gated Fusion"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from trainables.checkpoint_files import checkpoints
 from trainables.metrics import SERIES, scalars
 from tuning.monitors.base import Monitor
 from tuning.schedulers import TIME_ATTRIBUTE
-from tuning.store import Event, EventLog, SweepRecord, now
+from tuning.store import GOOD, Event, EventLog, SweepRecord, TrialRecord, now
 
 _log = logging.getLogger(__name__)
 
@@ -23,13 +25,23 @@ class SweepCallback(Callback):
     """The one place where a sweep's history is made."""
 
     def __init__(
-        self, record: SweepRecord, log: EventLog, directory: Path, monitors: Sequence[Monitor]
+        self,
+        record: SweepRecord,
+        log: EventLog,
+        directory: Path,
+        keep_best: int | None = None,
     ) -> None:
+        """Of the trials that ended, the ``keep_best`` best keep their checkpoint; None: all."""
         self._record = record
         self._log = log
         self._directory = directory
-        self._monitors = list(monitors)
+        self._monitors: list[Monitor] = []
+        self._keep_best = keep_best
         self._introduced = 0
+
+    def watch(self, monitors: Sequence[Monitor]) -> None:
+        """Tell these of everything from here on."""
+        self._monitors += monitors
 
     def _params_of(self, trial: Trial) -> dict[str, Any] | None:
         known = self._record.trials.get(_trial_id(trial))
@@ -46,15 +58,17 @@ class SweepCallback(Callback):
         for trial in trials[self._introduced :]:
             self._introduced += 1
             if self._params_of(trial) != trial.config["params"]:
-                self._emit_for(trial, "trial", params=trial.config["params"])
+                state = trial.config.get("state")
+                more = {"state": state} if state else {}
+                self.tell("trial", _trial_id(trial), params=trial.config["params"], **more)
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         self.on_step_begin(iteration, trials)
         if self._params_of(trial) != trial.config["params"]:  # a population has changed them
-            self._emit_for(trial, "params", params=trial.config["params"])
-        self._emit_for(trial, "start")
+            self.tell("params", _trial_id(trial), params=trial.config["params"])
+        self.tell("start", _trial_id(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -69,8 +83,8 @@ class SweepCallback(Callback):
         first_step_at = result.pop("first_step_at", None)
         if first_step_at is not None and self._record.trials[_trial_id(trial)].waited is None:
             waited = round(first_step_at - trial.config["requested"], 4)
-            self._emit_for(trial, "first_step", at=first_step_at, waited=waited)
-        self._emit_for(trial, "epoch", report=dict(result), metrics=scalars(result))
+            self.tell("first_step", _trial_id(trial), at=first_step_at, waited=waited)
+        self.tell("epoch", _trial_id(trial), report=dict(result), metrics=scalars(result))
         for key in SERIES:  # Tune would keep them, and write them with every snapshot
             result.pop(key, None)
 
@@ -78,30 +92,44 @@ class SweepCallback(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
     ) -> None:
         path = os.path.relpath(checkpoint.path, self._directory)
-        self._emit_for(trial, "checkpoint", path=path)
+        self.tell("checkpoint", _trial_id(trial), path=path)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         result = trial.last_result or {}
-        outcome = result.get("outcome", "failed")
+        outcome = result.get("outcome", "running")
         status = "stopped early" if outcome == "running" else outcome
-        self._emit_for(trial, "end", status=status, message=result.get("message", ""))
+        self._end(_trial_id(trial), status, result.get("message", ""))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._emit_for(trial, "end", status="failed", message=_reason(trial))
+        self._end(_trial_id(trial), "failed", _reason(trial))
+
+    def stopped_early(self, trial_id: str) -> None:
+        """A trial that waited at a rung when the sweep was interrupted does not go on."""
+        self._end(trial_id, "stopped early", "")
+
+    def _end(self, trial_id: str, status: str, message: str) -> None:
+        self.tell("end", trial_id, status=status, message=message)
+        if self._keep_best is not None:
+            for other in surplus(self._record, self._keep_best):
+                path = self._directory / str(other.checkpoint)
+                self.tell("pruned", other.trial_id)
+                for checkpoint in checkpoints(path.parent):
+                    shutil.rmtree(checkpoint, ignore_errors=True)
 
     def close(self) -> None:
         for monitor in self._monitors:
             monitor.close()
         self._log.close()
 
-    def _emit_for(
-        self, trial: Trial, event: str, report: dict[str, Any] | None = None, **content: Any
+    def tell(
+        self, event: str, trial_id: str, *, report: dict[str, Any] | None = None, **content: Any
     ) -> None:
-        self._emit({"event": event, "trial_id": _trial_id(trial), **content}, report)
+        """One event of a trial; ``report`` is for those that watch, and not written down."""
+        self._emit({"event": event, "trial_id": trial_id, **content}, report)
 
     def _emit(self, event: Event, report: dict[str, Any] | None = None) -> None:
         event["time"] = now()
@@ -113,6 +141,15 @@ class SweepCallback(Callback):
             except Exception as error:  # noqa: BLE001 - watching must never end the sweep
                 _log.warning("%s stopped watching: %r", type(monitor).__name__, error)
                 self._monitors.remove(monitor)
+
+
+def surplus(record: SweepRecord, keep: int) -> list[TrialRecord]:
+    """The trials that ended and have a checkpoint, but are not among the ``keep`` best."""
+    ended = [t for t in record.trials.values() if t.ended is not None and t.checkpoint]
+    good = [(v, t) for t in ended if t.status in GOOD and (v := record.value(t)) is not None]
+    sign = 1 if record.mode == "min" else -1
+    best = {t.trial_id for _, t in sorted(good, key=lambda p: (sign * p[0], p[1].number))[:keep]}
+    return [t for t in ended if t.trial_id not in best]
 
 
 def _trial_id(trial: Trial) -> str:

@@ -1,0 +1,95 @@
+"""Checkpoints as files: a directory of safetensors and JSON that is either whole or not there.
+
+encoder.safetensors, encoder.json   the encoder; ``ResourceEncoder.from_pretrained`` reads them
+optimizer.safetensors               AdamW's moments by parameter name
+random.safetensors                  the run's random streams, and what it did of the epoch
+meta.json                           format version, configuration, place, history, checksums
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import CheckpointError
+from trainables.files import file_digest
+
+FORMAT_VERSION = 1
+META_FILE = "meta.json"
+WEIGHTS_FILE = "encoder.safetensors"
+ENCODER_CONFIG_FILE = "encoder.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+RANDOM_FILE = "random.safetensors"
+FILES = (WEIGHTS_FILE, ENCODER_CONFIG_FILE, OPTIMIZER_FILE, RANDOM_FILE)
+NAME = re.compile(r"checkpoint_(\d{6})(_\d+)?")
+
+_log = logging.getLogger(__name__)
+
+
+def checkpoint_path(parent: Path, epoch: int) -> Path:
+    return parent / f"checkpoint_{epoch:06d}"
+
+
+def read_meta(directory: Path) -> dict[str, Any]:
+    """The meta data of a checkpoint whose files match their checksums."""
+    try:
+        meta = json.loads((directory / META_FILE).read_text())
+        version = meta["format_version"]
+        checksums = meta["checksums"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory}: no checkpoint here (no `{META_FILE}`)") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{directory}: `{META_FILE}` is damaged: {error!r}") from None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{directory}: format version {version}, but this release reads {FORMAT_VERSION}"
+        )
+    for name in FILES:
+        path = directory / name
+        if not path.is_file() or file_digest(path) != checksums.get(name):
+            state = "damaged" if path.is_file() else "missing"
+            raise CheckpointError(f"{directory}: `{name}` is {state}; use another checkpoint")
+    return dict(meta)
+
+
+def checkpoints(parent: Path) -> list[Path]:
+    """The checkpoints below a directory, oldest first."""
+    if not parent.is_dir():
+        return []
+    return sorted(p for p in parent.iterdir() if p.is_dir() and NAME.fullmatch(p.name))
+
+
+def newest_whole(parent: Path) -> Path:
+    """The newest undamaged checkpoint below ``parent``; damaged ones are reported and skipped."""
+    for path in reversed(checkpoints(parent)):
+        try:
+            read_meta(path)
+        except CheckpointError as error:
+            _log.warning("%s; going back to the one before", error)
+            continue
+        return path
+    raise CheckpointError(f"{parent}: no whole checkpoint here; start without --resume")
+
+
+def best_checkpoint(parent: Path) -> Path | None:
+    """The checkpoint with the lowest val_loss, by meta data alone; unreadable ones do not count."""
+    found = []
+    for path in checkpoints(parent):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            meta = json.loads((path / META_FILE).read_text())
+            found.append((float(meta["metrics"]["val_loss"]), path))
+    return min(found)[1] if found else None
+
+
+def prune(parent: Path, keep: int, best: Path | None) -> None:
+    """Remove all but the newest ``keep`` checkpoints and ``best``."""
+    for path in checkpoints(parent)[:-keep]:
+        if path != best:
+            shutil.rmtree(path, ignore_errors=True)

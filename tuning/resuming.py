@@ -1,0 +1,84 @@
+"""Where an interrupted sweep stands: what is over, what goes on, and from which checkpoint.
+
+The history decides, not what Ray Tune remembers: its snapshots are older than the last results.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainables.checkpoint_files import checkpoints, read_meta
+from trainables.config import TrainingConfig
+from trainables.errors import CheckpointError
+from tuning.search import Start
+from tuning.store import SweepRecord, TrialRecord
+
+_log = logging.getLogger(__name__)
+# Tells the history of a trial's event: (event, trial's id, its content).
+Tell = Callable[..., None]
+
+
+def take_up(
+    directory: Path,
+    trials: Path,
+    record: SweepRecord,
+    training: TrainingConfig,
+    tell: Tell,
+    *,
+    retry_failed: bool,
+) -> list[Start]:
+    """The trials that go on, by number; the endings that were not written down any more are.
+
+    ``trials`` has a folder of checkpoints per trial. A trial goes on from its newest whole
+    checkpoint among those that the history knows of; what came after is forgotten.
+    """
+    starts = []
+    for trial in record.ordered():
+        if trial.ended is not None and not (retry_failed and trial.status == "failed"):
+            continue
+        found = _newest(trials / trial.trial_id, trial.epoch)
+        if _has_finished(trial, training) and found and found[1]["epoch"] == trial.epoch:
+            tell("checkpoint", trial.trial_id, path=os.path.relpath(found[0], directory))
+            tell("end", trial.trial_id, status="finished", message="")
+            continue
+        _go_back(trial, found[1] if found else None, tell)
+        starts.append(Start(trial.number, trial.params, found[0] if found else None))
+        _remove_others(trials / trial.trial_id, found[0] if found else None)
+    return starts
+
+
+def _has_finished(trial: TrialRecord, training: TrainingConfig) -> bool:
+    loss, target = trial.metrics.get("val_loss"), training.target_loss
+    reached = target is not None and loss is not None and loss <= target
+    return bool(trial.reports) and (trial.epoch >= training.num_epochs or reached)
+
+
+def _newest(folder: Path, epoch: int) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of at most this epoch; damaged ones are reported."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            meta = read_meta(path)
+        except CheckpointError as error:
+            _log.warning("%s; going back to the one before", error)
+            continue
+        if meta["epoch"] <= epoch:
+            return path, meta
+    return None
+
+
+def _go_back(trial: TrialRecord, meta: dict[str, Any] | None, tell: Tell) -> None:
+    """Make the history end where the checkpoint does."""
+    history = [dict(row) for row in meta["history"]] if meta else []
+    if [row["epoch"] for row in history] != sorted(trial.reports):
+        tell("history", trial.trial_id, history=history)
+
+
+def _remove_others(folder: Path, chosen: Path | None) -> None:
+    for path in checkpoints(folder):
+        if path != chosen:
+            shutil.rmtree(path, ignore_errors=True)
