@@ -301,7 +301,8 @@ def _train(
 ) -> None:
     say("[2/4] Ray")
     console = make_console()
-    with ray_cluster(directory / "logs" / "ray.log") as cluster:
+    # Once more: Ray has put its own handlers in the place of ours.
+    with ray_cluster(directory / "logs" / "ray.log") as cluster, requests.listening():
         say(f"      {_resources(cluster)}")
         if cluster.dashboard:
             token = f"{program('ray')} get-auth-token"
