@@ -53,7 +53,7 @@ class ForgetHosts(WorkerGroupCallback):
         self._switchboard = switchboard
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
-        ray.get(self._switchboard.forget_hosts.remote())
+        ray.get(self._switchboard.forget_hosts.remote(worker_group_context.num_workers))
 
 
 def abort(mailbox: ActorHandle, key: str) -> None:
