@@ -35,6 +35,27 @@ class Population(PopulationBasedTraining):
         super().on_trial_add(SimpleNamespace(search_alg=None), trial)
 
 
+class _LiveTrials(TrialScheduler):
+    """Looks for the next trial among those that have not ended; Ray's own look at all of them."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        waiting = (Trial.PENDING, Trial.PAUSED)
+        found = [t for t in tune_controller.get_live_trials() if t.status in waiting]
+        return min(found, key=lambda t: (waiting.index(t.status), str(t)), default=None)
+
+
+class InOrder(_LiveTrials, FIFOScheduler):
+    """Every trial runs to its end."""
+
+
+class AsyncHalving(_LiveTrials, AsyncHyperBandScheduler):
+    """Successive halving in the order of arrival."""
+
+
+class MedianStopping(_LiveTrials, MedianStoppingRule):
+    """Stops what is worse than the median."""
+
+
 class SuccessiveHalving(FIFOScheduler):
     """Pauses a trial at a rung until ``halving`` can tell whether it goes on.
 
@@ -146,7 +167,7 @@ def make_scheduler(
     compared = {"metric": metric, "mode": mode}
     match scheduler:
         case ASHA():
-            return AsyncHyperBandScheduler(
+            return AsyncHalving(
                 **compared,
                 time_attr=TIME_ATTRIBUTE,
                 grace_period=min(scheduler.grace_epochs, num_epochs),
@@ -154,7 +175,7 @@ def make_scheduler(
                 max_t=num_epochs,
             )
         case Median():
-            return MedianStoppingRule(
+            return MedianStopping(
                 **compared,
                 time_attr=TIME_ATTRIBUTE,
                 grace_period=scheduler.grace_epochs,
@@ -186,7 +207,7 @@ def make_scheduler(
                 log_config=False,
             )
         case NoScheduler():
-            return FIFOScheduler()
+            return InOrder()
 
 
 def _domain(spec: Range) -> Any:

@@ -57,6 +57,7 @@ class SweepCallback(Callback):
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         for trial in trials[self._introduced :]:
             self._introduced += 1
+            trial.run_metadata._n_steps = []  # running means that nobody reads, of every figure
             if self._params_of(trial) != trial.config["params"]:
                 state = trial.config.get("state")
                 more = {"state": state} if state else {}
