@@ -1,12 +1,13 @@
 # make sweep   a finished sweep of the shipped data on the embedded LLM
 # make bench   every benchmark that needs no GPU; long
+# make chaos   a hundred kills of a sweep's processes, each resumed; long
 # make test    all tests that need neither a GPU nor a browser
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: sweep bench test unit lint browser clean
+.PHONY: sweep bench chaos test unit lint browser clean
 
 sweep: $(READY)
 	$(BIN)/python run_tune.py launch --num_epochs 10
@@ -16,6 +17,9 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.overheads
 	$(BIN)/python -m benchmarks.reports
 	$(BIN)/python -m benchmarks.whole_sweep --reuse
+
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos
 
 test: $(READY) lint
 	$(BIN)/python -m pytest
