@@ -29,6 +29,7 @@ TOOLS = (
     Tool("r", "Runs an R script on a table of measurements."),
 )
 HIDDEN_SIZE = 16  # of encoders that are checked without an LLM
+STATISTICS = FeatureStatistics((1.0,) * len(FIGURES), (2.0,) * len(FIGURES))
 TOLERANCE = 1e-4  # relative to the largest value, float32
 
 
@@ -79,7 +80,7 @@ class Subjects:
 
 
 def training_config(learning_rate: float = 1e-3) -> PretrainConfig:
-    training = {"batch_size": 6, "num_epochs": 2, "learning_rate": learning_rate}
+    training = {"batch_size": 4, "num_epochs": 2, "learning_rate": learning_rate}
     mapping = {"training": training, "model": {"dropout": 0.0}}
     return parse_config(mapping, source="verify", base=Path())
 
@@ -91,7 +92,7 @@ def small_encoder() -> ResourceEncoder:
         encoder = ResourceEncoder(
             [tool.name for tool in TOOLS],
             torch.randn(len(TOOLS), HIDDEN_SIZE),
-            feature_statistics=FeatureStatistics((1.0,) * len(FIGURES), (2.0,) * len(FIGURES)),
+            feature_statistics=STATISTICS,
         )
     encoder.fusion.gate_alpha.data.fill_(0.5)
     return encoder.eval()

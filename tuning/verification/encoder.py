@@ -1,4 +1,4 @@
-"""The encoder as a whole: rows stand alone, ``encode`` is ``forward``, all that learns is taught."""
+"""The encoder as a whole: rows stand alone, ``encode`` is ``forward``, all that learns learns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from trainables.models.features import FIGURES, raw_features
 from tuning.verification.check import (
+    STATISTICS,
     TOOLS,
     Check,
     ProblemError,
@@ -33,8 +34,7 @@ def _rows_stand_alone(subjects: Subjects) -> str:
 @torch.no_grad()
 def _encode_is_forward(subjects: Subjects) -> str:
     encoder = small_encoder()
-    assert encoder.feature_statistics is not None
-    features = encoder.feature_statistics.standardise([raw_features(FIGURE_VALUES)])
+    features = STATISTICS.standardise([raw_features(FIGURE_VALUES)])
     for index, tool in enumerate(TOOLS):
         expected = encoder(torch.tensor([index]), torch.from_numpy(features))[0]
         must_equal(encoder.encode(tool.name, FIGURE_VALUES), expected, f"`encode` of {tool.name}")
