@@ -39,6 +39,9 @@ def checkpoint_path(parent: Path, epoch: int) -> Path:
 
 def read_meta(directory: Path) -> dict[str, Any]:
     """The meta data of a checkpoint whose files match their checksums."""
+    if directory.is_file():
+        _refuse_earlier_files(directory)
+        raise CheckpointError(f"{directory}: is a file; give the directory of a checkpoint")
     try:
         meta = json.loads((directory / META_FILE).read_text())
         version = meta["format_version"]
@@ -75,7 +78,17 @@ def newest_whole(parent: Path) -> Path:
             _log.warning("%s; going back to the one before", error)
             continue
         return path
+    _refuse_earlier_files(parent)
     raise CheckpointError(f"{parent}: no whole checkpoint here; start without --resume")
+
+
+def _refuse_earlier_files(path: Path) -> None:
+    """The file ``path`` or the files in it, if an earlier release wrote them."""
+    from trainables.models.earlier_files import is_earlier_file, refusal  # torch, here only
+
+    for file in [path] if path.is_file() else sorted(path.glob("*.pt")):
+        if is_earlier_file(file):
+            raise refusal(file)
 
 
 def best_checkpoint(parent: Path) -> Path | None:

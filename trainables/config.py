@@ -169,7 +169,8 @@ def parse_config(mapping: Mapping[str, Any], *, source: str, base: Path) -> Pret
         if isinstance(values, Mapping) and key in values:
             raise ConfigError(
                 f"{source}: `{dotted}` belonged to an older format and is now determined by "
-                f"itself: {reason}. Delete the key."
+                f"itself: {reason}. Delete the key; `python run_tune.py migrate config` does it "
+                "for a whole file."
             )
     config = build(PretrainConfig, mapping, source)
     model = {

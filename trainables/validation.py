@@ -37,7 +37,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top is a mapping; an empty file is an empty mapping."""
-    mapping = _load_yaml(read_input(path, "a YAML file"), str(path))
+    mapping = load_yaml(read_input(path, "a YAML file"), str(path))
     if mapping is None:
         return {}
     if not isinstance(mapping, dict):
@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return mapping
 
 
-def _load_yaml(text: str, where: str) -> Any:
+def load_yaml(text: str, where: str) -> Any:
     """PyYAML's constructors raise whatever the conversion of a tagged value raises."""
     try:
         return yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
@@ -69,7 +69,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
         keys = [key.strip() for key in dotted.split(".")]
         if not separator or not all(keys):
             raise ConfigError(f"--set {override}: must have the form a.b=c")
-        value = _load_yaml(text, f"--set {override}")
+        value = load_yaml(text, f"--set {override}")
         set_dotted(result, keys, value, f"--set {override}")
     return result
 

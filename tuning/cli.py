@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 from trainables.config import DEFAULT_CONFIG
 from trainables.errors import TrialEndedError, UserError
+from tuning.migrate_command import add_migrate
+from tuning.verify_command import add_verify
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -32,6 +34,7 @@ Tune the pretraining of a resource encoder on Ray.
   stop       end one in order         trials    every trial of a sweep
   train      train one encoder        best      the best trial
   validate   check without training   export    its encoder, to use elsewhere
+  verify     check the encoder's parts  migrate  files of earlier releases
 """
 
 
@@ -80,6 +83,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_reading(commands, "trials", _trials, "every trial with its history")
     _add_reading(commands, "best", _best, "the best trial, its parameters and its checkpoint")
     _add_export(commands)
+    add_migrate(commands)
+    add_verify(commands)
     return parser
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainables.errors import CheckpointError, did_you_mean
+from trainables.models.earlier_files import refusal
 from trainables.models.features import NUM_FEATURES, FeatureStatistics, raw_features
 from trainables.models.gated_fusion import GatedFusion
 from trainables.models.resource_mlp import ResourceMLP
@@ -144,6 +145,8 @@ class ResourceEncoder(nn.Module):
     def from_pretrained(cls, directory: str | Path) -> ResourceEncoder:
         """Load what ``save_pretrained``, a checkpoint or ``export`` wrote; in evaluation mode."""
         directory = Path(directory)
+        if directory.is_file():
+            raise refusal(directory)
         try:
             config = json.loads((directory / CONFIG_FILE).read_text())
             weights = load_file(directory / WEIGHTS_FILE)
