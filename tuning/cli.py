@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from trainables.config import DEFAULT_CONFIG
 from trainables.errors import TrialEndedError, UserError
+from tuning.comparison.command import add_compare
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -32,6 +33,7 @@ Tune the pretraining of a resource encoder on Ray.
   stop       end one in order         trials    every trial of a sweep
   train      train one encoder        best      the best trial
   validate   check without training   export    its encoder, to use elsewhere
+  compare    both architectures, or two sweeps, side by side
 """
 
 
@@ -80,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_reading(commands, "trials", _trials, "every trial with its history")
     _add_reading(commands, "best", _best, "the best trial, its parameters and its checkpoint")
     _add_export(commands)
+    add_compare(commands)
     return parser
 
 
