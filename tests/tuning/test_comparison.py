@@ -47,6 +47,7 @@ def trained(architecture: str, seed: int = 0, rate: float = 1e-3, **values: Any)
     history = [
         {
             "epoch": epoch,
+            "step": 96.0 * epoch,
             "val_loss": loss + 0.01 * seed,
             "train_loss": loss,
             "gate_alpha": 0.1 * epoch * gated,
@@ -62,6 +63,8 @@ def trained(architecture: str, seed: int = 0, rate: float = 1e-3, **values: Any)
         "config": with_training(BASE, architecture, rate, seed),
         "outcome": "finished",
         "seconds": 60.0,
+        "cpu_seconds": 50.0,
+        "load": 2.0,
         "history": history,
         "first_loss": 2.5,
         "cold": {"LLM": 1.0, "semantic stream": 3.0 if gated else 0.0, "texts": 1.0},
@@ -146,7 +149,7 @@ def test_a_training_that_diverged_counts_as_such_and_spoils_no_figure() -> None:
     loss = figures.pair("val_loss")
     assert loss is not None
     assert [len(spread.values) for spread in loss] == [3, 2]
-    assert len(check_promises(figures, both)) == 11
+    assert len(check_promises(figures, both)) == 12
 
 
 def test_promises_are_held_against_what_was_measured() -> None:
@@ -157,6 +160,7 @@ def test_promises_are_held_against_what_was_measured() -> None:
         "initialisation without cache": False,  # 2 s -> 5 s
         "initialisation with the cache": True,
         "steps per second": True,
+        "steps per CPU second": True,
         "peak memory, MiB": True,
         "final loss": True,
         "semantic retention, earlier": True,
@@ -272,15 +276,10 @@ def test_each_architecture_is_tuned_alone_and_then_trained_on_every_seed(tmp_pat
 
 
 def test_a_training_that_dies_ends_the_comparison_with_one_line(tmp_path: Path) -> None:
-    runner = Runner(
-        make_plan(workers=1),
-        tmp_path,
-        print,
-        lambda job, directory: None,
-        multiprocessing.dummy.Process,
-    )
+    plan, process = make_plan(workers=1), multiprocessing.dummy.Process
+    runner = Runner(plan, tmp_path, print, lambda job, directory: None, process)
     with pytest.raises(UserError, match="give the same --out again"):
-        run_experiment(make_plan(), runner, print)
+        run_experiment(plan, runner, print)
 
 
 def test_a_damaged_result_is_trained_again(tmp_path: Path) -> None:

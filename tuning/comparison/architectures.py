@@ -37,19 +37,17 @@ def compare_architectures(plan: Plan, out: Path, say: Say) -> dict[str, Any]:
     data = _check(plan, out)
     runs = out / RUNS_DIR
     runs.mkdir(parents=True, exist_ok=True)
-    load_before = os.getloadavg()[0]
     results = _train(plan, runs, say)
-    load = (load_before, os.getloadavg()[0])
     figures = compute_figures(results.seeds)
     if not all(figures.spreads["val_loss"].values()):
         raise UserError(f"no seed of one architecture came to its end; see {runs}")
     checks = check_promises(figures, results.seeds)
-    answer = _answer(plan, results, figures, checks, load)
+    answer = _answer(plan, results, figures, checks)
     info = comparison_info(results.seeds)
     replace_file(out / PICTURE_FILE, lambda aside: draw_comparison(info, aside))
     write_text(out / JSON_FILE, json.dumps(answer, indent=1) + "\n")
     head = ["# Two architectures compared", "", *describe_plan(plan, _describe(data)), ""]
-    machine = [*_describe_machine(load), ""]
+    machine = [*_describe_machine(results), ""]
     lines = [*head, *machine, *page(plan, results, figures, checks)]
     write_text(out / REPORT_FILE, "\n".join(lines) + "\n")
     return answer
@@ -92,7 +90,6 @@ def _answer(
     results: Results,
     figures: Figures,
     checks: list[Check],
-    load: tuple[float, float],
 ) -> dict[str, Any]:
     return {
         "config": plan.config.model_dump(mode="json"),
@@ -103,8 +100,7 @@ def _answer(
         "machine": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),
-            "load_before": load[0],
-            "load_after": load[1],
+            "load": _loads(results),
             "python": platform.python_version(),
             "torch": version("torch"),
         },
@@ -128,12 +124,17 @@ def _describe(data: CheckedData) -> str:
     )
 
 
-def _describe_machine(load: tuple[float, float]) -> list[str]:
+def _describe_machine(results: Results) -> list[str]:
+    loads = _loads(results)
     return [
         f"{os.cpu_count()} cores of {_cpu()}, Python {platform.python_version()}, torch "
-        f"{version('torch')}; load average {load[0]:.1f} before the first training and "
-        f"{load[1]:.1f} after the last."
+        f"{version('torch')}; load average {min(loads):.1f} to {max(loads):.1f} at the ends of the "
+        "trainings."
     ]
+
+
+def _loads(results: Results) -> list[float]:
+    return [t.load for trained in results.seeds.values() for t in trained]
 
 
 def _cpu() -> str:

@@ -40,6 +40,7 @@ class Figure:
     label: str
     digits: int
     of: Callable[[Trained], float | None]
+    is_share: bool = False  # then differences are told as such, and not in percent
 
 
 def _seconds(stages: Mapping[str, float]) -> float | None:
@@ -52,14 +53,26 @@ FIGURES = (
     Figure(
         "steps_per_s", "steps per second", 1, lambda t: fmean(h["steps_per_s"] for h in t.history)
     ),
+    Figure(
+        "steps_per_cpu_s",
+        "steps per CPU second, evaluation included",
+        1,
+        lambda t: t.history[-1]["step"] / t.cpu_seconds,
+    ),
     Figure("peak_memory_mib", "peak memory, MiB", 0, lambda t: t.history[-1]["peak_memory_mib"]),
     Figure("first_loss", "first loss (step 1)", 3, lambda t: t.first_loss),
     Figure("train_loss", "final loss, training", 4, lambda t: t.history[-1]["train_loss"]),
     Figure("val_loss", "final loss, held out", 4, lambda t: t.final_loss),
     Figure(
-        "semantic_retention", "semantic retention", 3, lambda t: t.history[-1]["semantic_retention"]
+        "semantic_retention",
+        "semantic retention",
+        3,
+        lambda t: t.history[-1]["semantic_retention"],
+        True,
     ),
-    Figure("field_accuracy", "field accuracy", 3, lambda t: t.history[-1].get("field_accuracy")),
+    Figure(
+        "field_accuracy", "field accuracy", 3, lambda t: t.history[-1].get("field_accuracy"), True
+    ),
 )
 
 

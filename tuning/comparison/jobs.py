@@ -29,15 +29,18 @@ class Job:
 class Trained(Section):
     """What a job found out.
 
-    ``history`` has the declared metrics of every epoch and ``rate_sum``, the learning rates of its
-    steps added up. ``cold`` and ``cached`` are the seconds of each stage of the start, without
-    and with the cache; empty where they were not timed.
+    ``seconds`` and ``cpu_seconds`` are those of start and training together, ``load`` is the
+    machine's load average at their end. ``history`` has the declared metrics of every epoch and
+    ``rate_sum``, the learning rates of its steps added up. ``cold`` and ``cached`` are the seconds
+    of each stage of the start, without and with the cache; empty where they were not timed.
     """
 
     config: PretrainConfig
     outcome: str
     message: str = ""
     seconds: float
+    cpu_seconds: float
+    load: float
     history: list[dict[str, float]]
     first_loss: float | None = None
     cold: dict[str, float]

@@ -94,7 +94,7 @@ def draw_comparison(info: ComparisonInfo, path: Path) -> None:
         _draw_curve(right, one, colour)
     right.set(xlabel="epoch", ylabel="held-out loss, nats per token", title="loss, ± 1 sd")
     right.legend(frameon=False)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    figure.savefig(path, dpi=DOTS_PER_INCH, format="png")
 
 
 def _draw_curve(axes: Axes, shown: Curve, colour: str) -> None:
@@ -127,4 +127,4 @@ def draw_sweeps(curves: Sequence[BestSoFar], metric: str, target: float | None, 
     axes.set(xlabel="minutes", ylabel=f"best {metric} so far", title="best so far")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    figure.savefig(path, dpi=DOTS_PER_INCH, format="png")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainables.config import PretrainConfig
 from tuning.comparison.experiment import Plan, Results
-from tuning.comparison.figures import FIGURES, Figures, Reached, Spread, is_clear
+from tuning.comparison.figures import FIGURES, Figure, Figures, Reached, Spread, is_clear
 from tuning.comparison.jobs import ARCHITECTURES, EARLIER, GATED
 from tuning.comparison.promises import Check
 
@@ -61,7 +61,7 @@ def _table(figures: Figures) -> Iterator[str]:
     yield "|---|---|---|---|"
     for figure in FIGURES:
         cells = [_cell(figures.spreads[figure.key][a], figure.digits) for a in ARCHITECTURES]
-        yield f"| {figure.label} | {' | '.join(cells)} | {_difference(figures, figure.key)} |"
+        yield f"| {figure.label} | {' | '.join(cells)} | {_difference(figures, figure)} |"
     cells = [_reached(figures.reached[a]) for a in ARCHITECTURES]
     yield f"| epochs to the other's final loss | {' | '.join(cells)} | |"
     alpha = _cell(figures.alpha[-1].spread, 3) if figures.alpha else "-"
@@ -72,12 +72,13 @@ def _cell(spread: Spread | None, digits: int) -> str:
     return f"{spread.mean:.{digits}f} ± {spread.sd:.{digits}f}" if spread else "-"
 
 
-def _difference(figures: Figures, key: str) -> str:
-    pair = figures.pair(key)
-    if pair is None or not pair[0].mean:
+def _difference(figures: Figures, figure: Figure) -> str:
+    pair = figures.pair(figure.key)
+    if pair is None:
         return "-"
-    share = pair[1].mean / pair[0].mean - 1
-    return f"{share:+.1%}, {'clear' if is_clear(*pair) else 'noise'}"
+    earlier, gated = (spread.mean for spread in pair)
+    more = f"{gated - earlier:+.2f}" if figure.is_share else f"{gated / earlier - 1:+.1%}"
+    return f"{more}, {'clear' if is_clear(*pair) else 'noise'}"
 
 
 def _reached(reached: Reached | None) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,13 +56,17 @@ def train_job(job: Job, directory: Path) -> None:
     if job.timed:  # what every process pays once: modules, the file cache
         _load(config, device)
         free_device_memory()
-    begun = time.perf_counter()
+    begun, cpu_begun = time.perf_counter(), time.process_time()
     pretraining, cached = start_from_cache(config, device)
     result = _train(pretraining, progress_path(directory, job))
-    seconds = time.perf_counter() - begun
-    cold = start_without_cache(config, device) if job.timed else {}
-    timed = {"cold": cold, "cached": cached if job.timed else {}, "seconds": seconds}
-    result = result.model_copy(update=timed)
+    measured: dict[str, Any] = {
+        "seconds": time.perf_counter() - begun,
+        "cpu_seconds": time.process_time() - cpu_begun,
+        "load": os.getloadavg()[0],
+    }
+    if job.timed:
+        measured |= {"cached": cached, "cold": start_without_cache(config, device)}
+    result = result.model_copy(update=measured)
     write_text(result_path(directory, job), result.model_dump_json(indent=1) + "\n")
 
 
@@ -126,6 +132,8 @@ def _train(pretraining: Pretraining, progress: Path) -> Trained:
         outcome=outcome,
         message=message,
         seconds=0,
+        cpu_seconds=0,
+        load=0,
         cold={},
         cached={},
         history=history,
