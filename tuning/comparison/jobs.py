@@ -33,6 +33,7 @@ class Trained(Section):
     machine's load average at their end. ``history`` has the declared metrics of every epoch and
     ``rate_sum``, the learning rates of its steps added up. ``cold`` and ``cached`` are the seconds
     of each stage of the start, without and with the cache; empty where they were not timed.
+    Both streams' root mean squares are those before the fusion at the end of the training.
     """
 
     config: PretrainConfig
@@ -46,8 +47,8 @@ class Trained(Section):
     cold: dict[str, float]
     cached: dict[str, float]
     trainable_parameters: int
-    semantic_rms: float
-    resource_rms: float
+    semantic_rms: float | None
+    resource_rms: float | None
 
     @property
     def final_loss(self) -> float | None:

@@ -113,8 +113,8 @@ def _retention(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iter
     if pair is None:
         return
     earlier, gated = pair
-    weak = fmean([t.semantic_rms for t in seeds[EARLIER]])
-    strong = fmean([t.resource_rms for t in seeds[EARLIER]])
+    weak = fmean([t.semantic_rms for t in seeds[EARLIER] if t.semantic_rms is not None])
+    strong = fmean([t.resource_rms for t in seeds[EARLIER] if t.resource_rms is not None])
     yield Check(
         "semantic retention, earlier",
         f"{EARLIER_RETENTION:.2f}",
@@ -165,8 +165,8 @@ def _spread(spread: Spread) -> str:
 
 
 def _mean_stages(trained: Sequence[Trained], cached: bool = False) -> dict[str, float]:
-    found = [t.cached if cached else t.cold for t in trained]
-    return {stage: fmean(f[stage] for f in found if f) for stage in found[0]}
+    timed = [stages for t in trained if (stages := t.cached if cached else t.cold)]
+    return {stage: fmean(stages[stage] for stages in timed) for stage in timed[0]}
 
 
 def _listed(stages: Mapping[str, float]) -> str:

@@ -126,7 +126,7 @@ def _train(pretraining: Pretraining, progress: Path) -> Trained:
                 file.write(".")
     except TrialEndedError as error:
         outcome, message = error.status, error.message
-    semantic, resource = stream_rms(run)
+    semantic, resource = stream_rms(run) if outcome == FINISHED else (None, None)
     return Trained(
         config=run.config,
         outcome=outcome,
