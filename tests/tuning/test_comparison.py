@@ -214,7 +214,7 @@ def test_the_picture_starts_at_zero_and_shows_the_schedules_bands(tmp_path: Path
 
 
 def test_learning_rates_are_evenly_spread() -> None:
-    assert learning_rates(3, 0.5) == [1e-4, 1e-3, 1e-2]
+    assert learning_rates(3, 0.5) == [3e-4, 1.732e-3, 1e-2]
     assert learning_rates(1, 0.5) == [0.5]
 
 
@@ -233,9 +233,9 @@ def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeTraining:
-    """Writes the result of a training that is best at 0.001 for one and 0.1 for the other."""
+    """Writes the result of a training that is best beyond the grid's end for one of both."""
 
-    BEST: ClassVar = {EARLIER: 0.1, GATED: 0.001}
+    BEST: ClassVar = {EARLIER: 0.05774, GATED: 1.732e-3}
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -261,7 +261,7 @@ def test_each_architecture_is_tuned_alone_and_then_trained_on_every_seed(tmp_pat
     rates = {
         a: {t.config.training.learning_rate for t in found} for a, found in results.seeds.items()
     }
-    assert rates == {EARLIER: {0.1}, GATED: {0.001}}
+    assert rates == {EARLIER: {0.05774}, GATED: {1.732e-3}}
     compared = {t.config.training.seed for t in results.seeds[GATED]}
     assert compared == {1, 2}, "not the seed that chose the learning rate"
     again, same = run(make_plan(), tmp_path)

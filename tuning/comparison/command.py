@@ -35,8 +35,8 @@ def add_compare(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: compare_DATE_TIME")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="TRAIN.yaml")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="of each (default 5)")
-    text = "learning rates tried of each (default 5)"
-    parser.add_argument("--trials", type=int, default=5, metavar="N", help=text)
+    text = "learning rates tried of each, and more where the best is an end (default 4)"
+    parser.add_argument("--trials", type=int, default=4, metavar="N", help=text)
     parser.add_argument("--num_epochs", metavar="N")
     text = "trainings at a time (default: one per core, with a GPU one)"
     parser.add_argument("--workers", type=int, metavar="N", help=text)

@@ -30,7 +30,7 @@ from tuning.comparison.jobs import (
 )
 from tuning.monitors.table import duration, figure
 
-LOWEST_RATE, HIGHEST_RATE = 1e-4, 1e-2
+LOWEST_RATE, HIGHEST_RATE = 3e-4, 1e-2  # the grid goes on where its best stands at an end
 MOST_EXTRA = 3  # learning rates tried beyond the grid's ends
 POLL_SECONDS = 0.2
 Say = Callable[[str], None]
