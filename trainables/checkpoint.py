@@ -136,8 +136,8 @@ def _check_same_data(
     directory: Path, meta: dict[str, Any], weights: dict[str, Tensor], run: Run
 ) -> None:
     """Tools, LLM and table show in the semantic embeddings and the feature statistics."""
-    saved = weights["semantic_encoder.tool_semantic_embeddings"]
-    current = run.encoder.semantic_encoder.tool_semantic_embeddings.cpu()
+    saved = weights[run.encoder.semantic_entry]
+    current = run.encoder.semantic_embeddings.cpu()
     same_tools = saved.shape == current.shape and torch.allclose(saved, current, 1e-2, 1e-2)
     statistics = FeatureStatistics.from_dict(meta["feature_statistics"])
     if not same_tools or statistics != run.inputs.source.statistics:

@@ -58,8 +58,9 @@ def prepare_inputs(
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [[*ids, *end] for ids in encoded]
 
+    names = llm.mean_input_embeddings([tool.name for tool in data.tools]).numpy()
     inputs = make_shared_inputs(
-        data.tools, data.rows, tool_embeddings, encode, data.train_rows, data.val_rows
+        data.tools, data.rows, tool_embeddings, names, encode, data.train_rows, data.val_rows
     )
     longest = inputs.token_ids.shape[2]
     if longest > llm.max_tokens:

@@ -24,7 +24,7 @@ from trainables.llm.location import llm_fingerprint, local_directory
 from trainables.llm.precision import llm_precision
 from trainables.models.features import FeatureStatistics
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ARRAYS = tuple(f.name for f in fields(SharedInputs) if "Array" in f.type or "NDArray" in f.type)
 
 

@@ -20,8 +20,8 @@ from trainables.data.dataset import SharedInputs
 from trainables.data.templates import parse
 from trainables.errors import DivergedError, OutOfMemoryError
 from trainables.llm.frozen import FrozenLLM, free_device_memory
+from trainables.models.encoder import evaluating
 from trainables.models.features import FIGURES
-from trainables.models.resource_encoder import evaluating
 from trainables.run import Batch, DeviceInputs, Run
 
 EVALUATION_BATCH = 64
@@ -118,7 +118,7 @@ def evaluate(run: Run, llm: FrozenLLM) -> tuple[float, float]:
         for batch in _validation_batches(run.inputs):
             soft = run.encoder(batch.tool_index, batch.features)
             losses.append(llm.token_losses(soft, batch.token_ids, batch.counts))
-            semantic = run.encoder.semantic_encoder(batch.tool_index)
+            semantic = run.encoder.semantic_embeddings[batch.tool_index]
             cosines.append(torch.cosine_similarity(soft, semantic, dim=-1))
     return float(torch.cat(losses).mean()), float(torch.cat(cosines).mean())
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from trainables.config import DEFAULT_CONFIG
 from trainables.errors import TrialEndedError, UserError
+from tuning.comparison.command import add_compare
 from tuning.migrate_command import add_migrate
 from tuning.verify_command import add_verify
 
@@ -34,7 +35,8 @@ Tune the pretraining of a resource encoder on Ray.
   stop       end one in order         trials    every trial of a sweep
   train      train one encoder        best      the best trial
   validate   check without training   export    its encoder, to use elsewhere
-  verify     check the encoder's parts  migrate  files of earlier releases
+  verify     check its parts          migrate   files of earlier releases
+  compare    both architectures, or two sweeps, side by side
 """
 
 
@@ -85,6 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     add_migrate(commands)
     add_verify(commands)
+    add_compare(commands)
     return parser
 
 

@@ -69,7 +69,8 @@ class Suggestions:
 
     ``halving`` bounds what each may depend on, so that it does not depend on who was faster;
     without it, each knows all that has happened. ``first`` are tried before anything is drawn.
-    ``fixed`` tells the value that a key had in trials which did not search it.
+    ``fixed`` tells the value that a key had in trials which did not search it; one with a
+    condition had none where that was not met.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Suggestions:
         self._record = record
         self._halving = halving
         self._first = first
-        self._fixed = fixed or {}
+        self._fixed = {k: v for k, v in (fixed or {}).items() if not space.root[k].when}
         self._distributions = distributions(space)
         self._drawn: dict[int, TrialRecord] = {}  # the history hears of them a little later
         self._sequence: list[Params] = []

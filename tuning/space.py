@@ -30,6 +30,15 @@ CHANGEABLE = (
     "model.dropout",
     "model.num_attention_heads",
 )
+# What only the gated architecture reads.
+GATED_ONLY = (
+    "training.gate_lr_multiplier",
+    "model.d_resource",
+    "model.resource_tokens",
+    "model.normalize",
+)
+ARCHITECTURE = "model.architecture"
+GATED = "gated_fusion"
 MAX_HEADS = 32
 MIN_HEAD_SIZE = 8
 
@@ -71,13 +80,30 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
         if isinstance(spec, FloatRange) and _takes_whole_numbers(key):
             raise ConfigError(f"{source}: `{key}` takes whole numbers; use `type: int`")
         for value in spec.extremes():
-            with_params(config, {key: value}, f"{source}: search space")
+            with_params(config, {**(spec.when or {}), key: value}, f"{source}: search space")
+        if key in GATED_ONLY:
+            _check_has_effect(key, spec, space, config, source)
         filled[key] = spec
     checked = SearchSpace(filled)
     size = llm_hidden_size(config.model)
     for heads in searched_heads(checked, config) if size else ():
         check_heads(heads, size or 0, f"{source}: `{HEADS}`")
     return checked
+
+
+def _check_has_effect(
+    key: str, spec: Range, space: SearchSpace, config: PretrainConfig, source: str
+) -> None:
+    """A key of the gate must not vary in trials whose architecture has no gate."""
+    searched = space.root.get(ARCHITECTURE)
+    possible = searched.extremes() if searched else [config.model.architecture]
+    possible = [(spec.when or {}).get(ARCHITECTURE, name) for name in possible]
+    for name in possible:
+        if name != GATED:
+            raise ConfigError(
+                f"{source}: `{key}` has no effect where `{ARCHITECTURE}` is {name}; give it "
+                f"`when: {{{ARCHITECTURE}: {GATED}}}`"
+            )
 
 
 def changeable(space: SearchSpace) -> dict[str, Range]:

@@ -151,6 +151,7 @@ def test_an_unwritable_storage_is_refused(
 LIGHT = [
     ["--help"],
     ["launch", "--help"],
+    ["compare", "--help"],
     ["list"],
     ["status", "taken"],
     ["trials", "taken", "--json"],
