@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,6 @@ from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
 from trainables.llm.frozen import FrozenLLM
 from trainables.memory import Footprint, free_bytes
-from trainables.metrics import scalars
 from trainables.pretraining import Pretraining, Report, set_determinism, train_step
 from trainables.run import DeviceInputs, Run
 
@@ -36,7 +34,6 @@ class Lane:
     state_bytes: int
     step_bytes: float
     pretraining: Pretraining
-    history: list[dict[str, Any]]
     first_step_at: float | None = None  # seconds since 1970; told with the first report
 
     @property
@@ -99,13 +96,13 @@ class Lanes:
         """Checkpoints of all runs that are in the middle of an epoch."""
         for lane in self._lanes.values():
             if lane.run.in_epoch and len(lane.run.series):
-                save_beside(lane.directory, lane.run, lane.history)
+                save_beside(lane.directory, lane.run, lane.pretraining.history)
 
     def work(self) -> Iterator[tuple[str, Report]]:
         """Admit what fits, then one step of the runs whose turn it is; reports by key.
 
-        The last report of a run says by ``outcome`` how it ended: finished, diverged, out of
-        memory, or crashed with the reason in ``message``.
+        The last report of a run says by ``outcome`` how it ended: finished, stopped early,
+        diverged, out of memory, or crashed, with the reason in ``message``.
         """
         yield from self._admit()
         lanes = self._next_together()
@@ -145,12 +142,11 @@ class Lanes:
         """Build the run, put it where its checkpoint was, begin an epoch: its turn is next."""
         set_determinism(assignment.config.training.deterministic, self._inputs.device)
         pretraining = Pretraining(assignment.config, self._inputs, self._llm)
-        history: list[dict[str, Any]] = []
         if assignment.checkpoint is not None:
-            history = load_checkpoint(
+            pretraining.history = load_checkpoint(
                 Path(assignment.checkpoint), pretraining.run, inherited=assignment.inherited
             )
-        lane = Lane(key, Path(assignment.directory), state, step, pretraining, history)
+        lane = Lane(key, Path(assignment.directory), state, step, pretraining)
         self._lanes[key] = lane
         lane.run.begin_epoch()
         self._turn.appendleft(lane)
@@ -169,9 +165,7 @@ class Lanes:
     def _report(self, lane: Lane) -> Report:
         try:
             report = lane.pretraining.end_epoch()
-            report["outcome"] = "finished" if report["last"] else "running"
-            lane.history.append(scalars(report))
-            path = save_beside(lane.directory, lane.run, lane.history)
+            path = save_beside(lane.directory, lane.run, lane.pretraining.history)
         except Exception as error:  # noqa: BLE001 - the other runs must go on
             return self._end(lane, error)
         if report["last"]:
@@ -180,7 +174,8 @@ class Lanes:
 
     def _end(self, lane: Lane, error: Exception) -> Report:
         self.release(lane.key)
-        return _ending(error, lane.history[-1] if lane.history else {})
+        history = lane.pretraining.history
+        return _ending(error, history[-1] if history else {})
 
 
 def serve(lanes: Lanes, link: Link) -> None:

@@ -21,7 +21,6 @@ from ray.actor import ActorHandle
 from trainables.assignment import Command
 from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
-from trainables.metrics import scalars
 from trainables.sharing import get_inputs
 
 # The trial that drives a run and the run's controller load this module, too. What only workers
@@ -77,7 +76,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     shard = Shard(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
     config = settings.config
-    history: list[dict[str, Any]] = []
+    pretraining: Pretraining | None = None
     try:
         with out_of_memory_named(config.training):
             dtype = select_dtype(config.training.precision, device)
@@ -85,16 +84,15 @@ def train_worker(loop_config: dict[str, Any]) -> None:
             pretraining = Pretraining(config, get_inputs(settings.inputs), llm, shard)
             with _starting_point(settings) as directory:
                 if directory is not None:
-                    history = load_checkpoint(
+                    pretraining.history = load_checkpoint(
                         directory, pretraining.run, inherited=settings.inherited
                     )
         for report in pretraining.reports():
-            history.append(scalars(report))
-            report["outcome"] = "finished" if report["last"] else "running"
-            _report(report, pretraining, history)
+            _report(report, pretraining)
     except TrialEndedError as error:
         if shard.size > 1 and isinstance(error, OutOfMemoryError):
             raise  # the others are waiting for this worker: the whole group has to end
+        history = pretraining.history if pretraining else []
         last = history[-1] if history else {"epoch": 0, "step": 0}
         ending = {**last, "last": True, "outcome": error.status, "message": error.message}
         ray.train.report(ending if shard.rank == 0 else {})
@@ -308,11 +306,7 @@ def _starting_point(settings: WorkerSettings) -> Iterator[Path | None]:
         yield Path(directory)
 
 
-def _report(
-    report: dict[str, Any],
-    pretraining: Pretraining,
-    history: list[dict[str, Any]],
-) -> None:
+def _report(report: dict[str, Any], pretraining: Pretraining) -> None:
     """Every worker takes part; the first one carries the figures and the checkpoint."""
     if pretraining.shard.rank != 0:
         ray.train.report({})
@@ -320,5 +314,5 @@ def _report(
     from trainables.checkpoint import write_checkpoint
 
     with tempfile.TemporaryDirectory() as directory:
-        write_checkpoint(Path(directory), pretraining.run, history)
+        write_checkpoint(Path(directory), pretraining.run, pretraining.history)
         ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(directory))

@@ -15,11 +15,13 @@ from torch.nn.utils import clip_grad_norm_
 
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
+from trainables.diagnosis import Facts
 from trainables.errors import DivergedError
 from trainables.models.resource_encoder import ResourceEncoder
 from trainables.optimisation import (
     keep_gate_upward,
     learning_rate_at,
+    learning_rate_sum,
     make_optimizer,
     set_learning_rate,
 )
@@ -219,6 +221,24 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.series.add((loss, gate.detach(), norm, gate_norm), learning_rate, tokens)
+
+    def facts(self) -> Facts:
+        """What a diagnosis needs beside the figures; read between two steps."""
+        training = self.config.training
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        return Facts(
+            learning_rate=training.learning_rate,
+            gate_lr_multiplier=training.gate_lr_multiplier,
+            rate_spent=learning_rate_sum(0, self.step, self.total_steps, training),
+            rate_left=learning_rate_sum(self.step, self.total_steps, self.total_steps, training),
+            trainable=sum(p.numel() for p in self._parameters),
+            normalize=self.config.model.normalize,
+            untrained=tuple(
+                f"fusion.{name}"
+                for name, p in self.encoder.fusion.named_parameters()
+                if id(p) not in held or not p.requires_grad
+            ),
+        )
 
     def check_finite(self) -> None:
         """Raises DivergedError if an update could not be made; waits for the device."""
