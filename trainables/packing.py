@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from trainables.assignment import CRASHED, LANES_IN_TURN, Assignment, Link
 from trainables.checkpoint import load_checkpoint, save_beside
 from trainables.config import PretrainConfig
+from trainables.diagnosis import Finding
 from trainables.errors import OutOfMemoryError, TrialEndedError
 from trainables.llm.frozen import FrozenLLM
 from trainables.memory import Footprint, free_bytes
@@ -56,12 +57,15 @@ class Lanes:
         *,
         together: bool,
         budget: float,
+        late: Finding | None = None,
     ) -> None:
+        """``late``: what is to be said of this process's initialisation, with the first report."""
         self._llm = llm
         self._inputs = inputs
         self._footprint = footprint
         self._together = together
         self._budget = budget
+        self._late = late
         self._waiting: deque[tuple[str, Assignment]] = deque()
         self._room_may_have_come = False
         self._lanes: dict[str, Lane] = {}
@@ -165,12 +169,17 @@ class Lanes:
     def _report(self, lane: Lane) -> Report:
         try:
             report = lane.pretraining.end_epoch()
+            report["findings"] += self._once()
             path = save_beside(lane.directory, lane.run, lane.pretraining.history)
         except Exception as error:  # noqa: BLE001 - the other runs must go on
             return self._end(lane, error)
         if report["last"]:
             self.release(lane.key)
         return {**report, "checkpoint": str(path), "first_step_at": lane.first_step_at}
+
+    def _once(self) -> list[dict[str, str]]:
+        late, self._late = self._late, None
+        return [asdict(late)] if late else []
 
     def _end(self, lane: Lane, error: Exception) -> Report:
         self.release(lane.key)

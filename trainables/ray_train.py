@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ray.actor import ActorHandle
 from trainables.assignment import Command
 from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
+from trainables.initialisation import lateness, registry_prompts
 from trainables.sharing import get_inputs
 
 # The trial that drives a run and the run's controller load this module, too. What only workers
@@ -65,6 +66,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
 
     A run that cannot go on ends with a report whose ``outcome`` and ``message`` say why.
     """
+    began = time.perf_counter()
     import torch
 
     from trainables.checkpoint import load_checkpoint
@@ -87,7 +89,10 @@ def train_worker(loop_config: dict[str, Any]) -> None:
                     pretraining.history = load_checkpoint(
                         directory, pretraining.run, inherited=settings.inherited
                     )
+        late = lateness(config, began, [], device.type == "cuda")
         for report in pretraining.reports():
+            report["findings"] += [asdict(late)] if late else []
+            late = None
             _report(report, pretraining)
     except TrialEndedError as error:
         if shard.size > 1 and isinstance(error, OutOfMemoryError):
@@ -163,6 +168,7 @@ def host_worker(loop_config: dict[str, Any]) -> None:
 
     Raises nothing if it cannot start: the switchboard is told, and others stop waiting.
     """
+    began = time.perf_counter()
     import torch
 
     from trainables.errors import UserError
@@ -186,6 +192,8 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     except Exception as error:  # noqa: BLE001 - a restart would only meet it again
         link.put("error", UserError(f"a host could not start: {type(error).__name__}: {error}"))
         return
+    prompts = registry_prompts(settings.config) if settings.inputs is None else []
+    late = lateness(settings.config, began, prompts, device.type == "cuda")
     context = ray.train.get_context()
     budget = budget_of(device, context.get_local_world_size())
     footprint = Footprint(llm, inputs)
@@ -197,7 +205,8 @@ def host_worker(loop_config: dict[str, Any]) -> None:
         "joined": time.time(),
     }
     link.join(plan.lanes, about)
-    serve(Lanes(llm, inputs, footprint, together=plan.together, budget=budget), link)
+    lanes = Lanes(llm, inputs, footprint, together=plan.together, budget=budget, late=late)
+    serve(lanes, link)
 
 
 class SwitchboardLink:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from trainables.checkpoint import load_checkpoint, save_checkpoint
@@ -22,11 +23,13 @@ from trainables.checkpoint_files import (
 )
 from trainables.config import PretrainConfig, load_config
 from trainables.data.dataset import SharedInputs
+from trainables.data.reading import CheckedData
 from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError, UserError
 from trainables.files import new_directory
+from trainables.initialisation import announcement, expected_initialisation, lateness
 from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
 from trainables.llm.location import check_heads
-from trainables.preparation import embed_tools, prepare_inputs
+from trainables.preparation import embed_tools, embeddings_path, prepare_inputs
 from trainables.pretraining import Pretraining
 from trainables.run import DeviceInputs, Run
 from tuning.checks import check_train, check_writable
@@ -57,12 +60,20 @@ def train(
     print(f"[2/5] Semantic encoder: frozen LLM {config.model.llm_model}", flush=True)
     start = time.perf_counter()
     device = select_device()
-    llm = FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
+    dtype = select_dtype(config.training.precision, device)
+    prompts = _uncached_prompts(config, data, dtype)
+    on_gpu = device.type == "cuda"
+    expected = expected_initialisation(config, prompts, on_gpu)
+    if line := announcement(expected, config.model.cache_dir):
+        print(f"      {line}", flush=True)
+    llm = FrozenLLM.load(config.model, device, dtype)
     check_heads(config.model.num_attention_heads, llm.hidden_size, "`model.num_attention_heads`")
     embeddings = embed_tools(llm, config, data.tools, print)
     inputs = prepare_inputs(llm, data, embeddings)
     pretraining = Pretraining(config, DeviceInputs(inputs, device), llm)
     _describe_encoder(pretraining.run, time.perf_counter() - start)
+    if late := lateness(config, start, prompts, on_gpu):
+        print(f"      {late.id}: {late.text}")
     _describe_texts(inputs)
     _describe_optimisation(pretraining.run, llm, workers)
     if starting_point is not None:
@@ -83,6 +94,13 @@ def train(
         if wandb is not None:
             wandb.close()
     print(f"best checkpoint: {best_checkpoint(out)}")
+
+
+def _uncached_prompts(config: PretrainConfig, data: CheckedData, dtype: torch.dtype) -> list[str]:
+    """The prompts that the LLM still has to read."""
+    prompts = [tool.prompt for tool in data.tools]
+    path = embeddings_path(config, dtype, prompts)
+    return [] if path and path.is_file() else prompts
 
 
 def _starting_point(out: Path, resume: bool) -> Path | None:
