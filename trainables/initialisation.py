@@ -10,7 +10,7 @@ from statistics import fmean
 
 from trainables.config import PretrainConfig
 from trainables.data.registry import load_registry
-from trainables.diagnosis import Finding, slow_initialisation
+from trainables.diagnosis import SLOW_SECONDS, Finding, slow_initialisation
 from trainables.llm.location import config_file
 from trainables.llm.precision import llm_precision
 from trainables.llm.shape import BYTES, LLMShape, cpu_rate, h100_rate, llm_shape
@@ -80,6 +80,8 @@ def lateness(
 ) -> Finding | None:
     """The finding of a process that began at ``time.perf_counter() == began``, now ready."""
     seconds = time.perf_counter() - began
+    if seconds < SLOW_SECONDS:  # what is expected need not be asked, and measured
+        return None
     expected = expected_initialisation(config, prompts, on_gpu)
     if expected is None:
         return None

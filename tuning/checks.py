@@ -182,7 +182,10 @@ def _times(config: SweepConfig, data: CheckedData, cost: Cost) -> Iterator[str]:
     if cost.flops is None:
         yield "time         unknown before the LLM is here"
         return
-    gpu = f"one H100 (assumed: {H100_SHARE:.0%} of its {H100_PEAK / 1e12:.0f} TFLOP/s in bf16)"
+    gpu = (
+        f"one H100 (assumed: {H100_SHARE:.0%} of its {H100_PEAK / 1e12:.0f} TFLOP/s in bf16; a "
+        "small LLM waits for its kernels to be launched)"
+    )
     if not _on_gpu():
         here = f"{os.cpu_count() or 1} cores (measured: {cpu_rate() / 1e9:.0f} GFLOP/s)"
         yield f"time         about {duration(cost.flops / cpu_rate())} of computing on {here}"
