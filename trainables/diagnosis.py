@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 FindingId = Literal[
     "gate_stuck",
@@ -21,16 +21,16 @@ FindingId = Literal[
     "slow_initialisation",
 ]
 GATE_STUCK: FindingId = "gate_stuck"
-FINDING_IDS: tuple[FindingId, ...] = FindingId.__args__  # type: ignore[attr-defined]
+FINDING_IDS: tuple[FindingId, ...] = get_args(FindingId)
 
 # Below this the resources are a tenth of the semantics in the soft token: too little to matter.
+# Without model.normalize α is no such ratio, and only a gate that has not moved counts as shut.
 SHUT_ALPHA = 0.1
 # The embedded LLM listens from 0.3 on, and the default training ends near 0.7.
 OPEN_ALPHA = 0.5
 STUCK_ALPHA = 0.01
 MAX_GATE_MULTIPLIER = 1000.0
-# A mean gradient of this size is that of a leaf nothing flows to; the smallest of a run that
-# learns was 1e-3.
+# In trainings that go well the gate's mean gradient stays above 1e-2.
 NO_GRADIENT = 1e-10
 ADAM_EPS = 1e-8
 # Between the epochs of runs that learn, the mean norm of the gradient differs by less than 5.
@@ -61,7 +61,8 @@ class Facts:
     """What a diagnosis needs to know of a run beside its figures.
 
     ``rate_spent`` and ``rate_left`` are sums of the learning rate over the updates made and to
-    come; ``untrained`` names the fusion's parameters that no optimiser group holds.
+    come, ``trainable`` is the number of trained weights; ``untrained`` names the fusion's
+    parameters that no optimiser group holds, and ``gated`` tells whether it has a gate at all.
     """
 
     learning_rate: float
@@ -70,7 +71,18 @@ class Facts:
     rate_left: float
     trainable: int
     normalize: bool
+    gated: bool = True
     untrained: tuple[str, ...] = ()
+
+    @property
+    def shut_alpha(self) -> float:
+        return SHUT_ALPHA if self.normalize else STUCK_ALPHA
+
+    @property
+    def slower(self) -> str:
+        """How to make the steps smaller."""
+        gate = f" or training.gate_lr_multiplier (now {self.gate_lr_multiplier:g})"
+        return f"lower training.learning_rate (now {self.learning_rate:g})" + gate * self.gated
 
 
 def diagnose(history: Sequence[Figures], facts: Facts) -> list[Finding]:
@@ -114,39 +126,61 @@ def slow_initialisation(seconds: float, expected: float, remedy: str) -> Finding
 
 
 def _gate(history: Sequence[Figures], facts: Facts) -> Finding | None:
+    if not facts.gated:
+        return None
     alpha, gradient = history[-1]["gate_alpha"], history[-1]["gate_grad_norm"]
+    reason = (
+        _not_in_the_optimiser(facts)
+        or _no_gradient(alpha, gradient, facts)
+        or _too_slow(alpha, facts)
+        or _no_direction(alpha, facts)
+    )
+    return Finding(GATE_STUCK, f"the gate is at α = {alpha:.2g}{reason}") if reason else None
+
+
+def _not_in_the_optimiser(facts: Facts) -> str:
+    if not facts.untrained:
+        return ""
+    names = ", ".join(facts.untrained)
+    return (
+        f": the optimiser does not have {names}; let them require gradients and give the "
+        "optimiser all of get_trainable_parameters()"
+    )
+
+
+def _no_gradient(alpha: float, gradient: float, facts: Facts) -> str:
+    if gradient >= NO_GRADIENT or alpha >= facts.shut_alpha:
+        return ""
+    return (
+        f": no gradient arrives at it (mean size {gradient:.1e}); the attention's output is zero "
+        "or cut off from the loss: look at the fusion's weights, for detach and for no_grad"
+    )
+
+
+def _too_slow(alpha: float, facts: Facts) -> str:
+    """A gate that cannot open in the updates left, and with a larger multiplier could have."""
     multiplier = facts.gate_lr_multiplier
     reach = reachable_alpha(alpha, facts.rate_left, multiplier)
     needed = needed_multiplier(facts.rate_spent + facts.rate_left)
-    shut = alpha < STUCK_ALPHA and multiplier * facts.rate_spent >= OPEN_ALPHA
-    where = f"the gate is at α = {alpha:.2g}"
-    if facts.untrained:
-        names = ", ".join(facts.untrained)
-        text = (
-            f"{where}: the optimiser does not have {names}; let them require gradients and give "
-            "the optimiser all of get_trainable_parameters()"
-        )
-    elif gradient < NO_GRADIENT and alpha < SHUT_ALPHA:
-        text = (
-            f"{where}: no gradient arrives at it (mean size {gradient:.1e}); the attention's "
-            "output is zero or cut off from the loss: look at the fusion's weights and for detach "
-            "or no_grad, or train without this checkpoint"
-        )
-    elif reach < SHUT_ALPHA and needed > multiplier:
-        text = (
-            f"{where} and can reach {reach:.2g} at most, because its learning rate is too small "
-            f"for these epochs; {_faster(needed, facts)}"
-        )
-    elif shut or reach < SHUT_ALPHA:
-        text = (
-            f"{where}, though its learning rate would have allowed "
-            f"{multiplier * facts.rate_spent:.2g}: the gradient does not keep a direction, the "
-            "LLM gains nothing from the resources; check that the figures decide the target "
-            "texts, or take another model.llm_model"
-        )
-    else:
-        return None
-    return Finding(GATE_STUCK, text)
+    if reach >= facts.shut_alpha or needed <= multiplier:
+        return ""
+    return (
+        f" and can reach {reach:.2g} at most, because its learning rate is too small for these "
+        f"epochs; {_faster(needed, facts)}"
+    )
+
+
+def _no_direction(alpha: float, facts: Facts) -> str:
+    """A gate that has had the updates to open, or never will."""
+    possible = facts.gate_lr_multiplier * facts.rate_spent
+    reach = reachable_alpha(alpha, facts.rate_left, facts.gate_lr_multiplier)
+    if reach >= facts.shut_alpha and (alpha >= STUCK_ALPHA or possible < OPEN_ALPHA):
+        return ""
+    return (
+        f", though its learning rate would have allowed {possible:.2g}: the gradient keeps no "
+        "direction, the LLM gains nothing from the resources; check that the figures decide the "
+        "target texts, or take another model.llm_model"
+    )
 
 
 def _faster(needed: float, facts: Facts) -> str:
@@ -158,7 +192,7 @@ def _faster(needed: float, facts: Facts) -> str:
     rate = facts.learning_rate * needed / MAX_GATE_MULTIPLIER
     return (
         f"no training.gate_lr_multiplier would do, raise training.learning_rate (now "
-        f"{facts.learning_rate:g}) to {rate:.1g} at least, or training.num_epochs"
+        f"{facts.learning_rate:g}) to {rate:.2g} at least, or training.num_epochs"
     )
 
 
@@ -169,9 +203,7 @@ def _exploding(history: Sequence[Figures], facts: Facts) -> Finding | None:
         return None
     return Finding(
         "gradients_exploding",
-        f"the gradient's mean norm has grown from {least:.2g} to {norm:.2g}; lower "
-        f"training.learning_rate (now {facts.learning_rate:g}) or training.gate_lr_multiplier "
-        f"(now {facts.gate_lr_multiplier:g})",
+        f"the gradient's mean norm has grown from {least:.2g} to {norm:.2g}; {facts.slower}",
     )
 
 
@@ -194,11 +226,11 @@ def _loss(history: Sequence[Figures], facts: Facts) -> Finding | None:
         return None
     first, last = losses[0], losses[-1]
     change = f"train_loss was {first:.4f} in epoch 1 and is {last:.4f} in epoch {len(losses)}"
-    rate = f"training.learning_rate (now {facts.learning_rate:g})"
     if last > first * (1 + RISING_SHARE):
-        return Finding("loss_not_falling", f"{change}; lower {rate}")
+        return Finding("loss_not_falling", f"{change}; {facts.slower}")
     if min(losses) > first * (1 - FLAT_SHARE):
-        return Finding("loss_not_falling", f"{change}; raise {rate}, and see whether α moves")
+        remedy = f"raise training.learning_rate (now {facts.learning_rate:g})"
+        return Finding("loss_not_falling", f"{change}; {remedy}")
     return None
 
 
@@ -206,12 +238,7 @@ def _retention(history: Sequence[Figures], facts: Facts) -> Finding | None:
     retention = history[-1]["semantic_retention"]
     if retention >= COLLAPSED_RETENTION:
         return None
-    remedy = (
-        f"lower training.learning_rate (now {facts.learning_rate:g}) or "
-        f"training.gate_lr_multiplier (now {facts.gate_lr_multiplier:g})"
-        if facts.normalize
-        else "set model.normalize to true"
-    )
+    remedy = facts.slower if facts.normalize else "set model.normalize to true"
     return Finding(
         "retention_collapsing",
         f"semantic_retention is {retention:.2f}: the soft token no longer says which tool it is; "

@@ -226,6 +226,7 @@ class Run:
         """What a diagnosis needs beside the figures; read between two steps."""
         training = self.config.training
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        fusion = [(n, p) for n, p in self.encoder.named_parameters() if n.startswith("fusion")]
         return Facts(
             learning_rate=training.learning_rate,
             gate_lr_multiplier=training.gate_lr_multiplier,
@@ -233,11 +234,8 @@ class Run:
             rate_left=learning_rate_sum(self.step, self.total_steps, self.total_steps, training),
             trainable=sum(p.numel() for p in self._parameters),
             normalize=self.config.model.normalize,
-            untrained=tuple(
-                f"fusion.{name}"
-                for name, p in self.encoder.fusion.named_parameters()
-                if id(p) not in held or not p.requires_grad
-            ),
+            gated=any(name.endswith("gate_alpha") for name, _ in fusion),
+            untrained=tuple(n for n, p in fusion if id(p) not in held or not p.requires_grad),
         )
 
     def check_finite(self) -> None:

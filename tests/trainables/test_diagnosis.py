@@ -71,7 +71,7 @@ FACTS = Facts(1e-3, 10.0, rate_spent=0.5, rate_left=0.5, trainable=10_000, norma
         ([row()], {"untrained": ("fusion.gate_alpha",)}, "gate_stuck", "does not have fusion.gate"),
         ([row(gate_alpha=0.0, gate_grad_norm=0.0)], {}, "gate_stuck", "no gradient arrives"),
         ([row(gate_alpha=0.001)], {"gate_lr_multiplier": 0.0}, "gate_stuck", "of 0.5 would do"),
-        ([row(gate_alpha=0.001)], {"rate_spent": 1.0}, "gate_stuck", "does not keep a direction"),
+        ([row(gate_alpha=0.001)], {"rate_spent": 1.0}, "gate_stuck", "keeps no direction"),
         ([row(), row(grad_norm=50.0)], {}, "gradients_exploding", "from 0.5 to 50"),
         ([row(grad_norm=1e-7)], {}, "gradients_vanishing", "1.0e-07, too small for AdamW"),
         ([row()] * 3, {}, "loss_not_falling", "raise training.learning_rate"),
@@ -87,6 +87,13 @@ def test_every_finding_names_what_is_wrong_and_what_to_do(
     assert [f.id for f in found] == [finding]
     assert said in found[0].text
     assert "\n" not in found[0].text
+
+
+def test_an_encoder_without_a_gate_has_none_that_is_stuck() -> None:
+    ungated = Facts(**{**vars(FACTS), "gated": False})
+    assert diagnose([row(gate_alpha=0.0, gate_grad_norm=0.0)], ungated) == []
+    (found,) = diagnose([row(semantic_retention=0.2)], ungated)
+    assert "gate" not in found.text
 
 
 def test_a_loss_may_wait_for_a_long_warm_up() -> None:
@@ -108,7 +115,7 @@ def test_the_named_multiplier_lets_the_gate_open_and_a_smaller_one_does_not() ->
 def test_where_no_multiplier_is_enough_the_learning_rate_is_named() -> None:
     training = TrainingConfig(learning_rate=1e-8, gate_lr_multiplier=1.0)
     (found,) = diagnose([row(gate_alpha=1e-6)], facts_at(training, 96))
-    assert "raise training.learning_rate (now 1e-08) to 3e-07 at least" in found.text
+    assert "raise training.learning_rate (now 1e-08) to 3.5e-07 at least" in found.text
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "linear", "constant"])
