@@ -16,6 +16,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.overheads
 	$(BIN)/python -m benchmarks.reports
+	$(BIN)/python -m benchmarks.warm_start $$(mktemp -d)
 	$(BIN)/python -m benchmarks.whole_sweep --reuse
 
 chaos: $(READY)

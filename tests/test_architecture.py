@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("search_spaces", "trainables", "tuning")
 FILES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))
 RAY_ALLOWED = {"trainables/sharing.py", "trainables/ray_train.py"}
-LIGHT = ("config", "errors", "metrics", "validation", "files", "checkpoint_files")
+LIGHT = ("config", "diagnosis", "errors", "metrics", "validation", "files", "checkpoint_files")
 
 
 def imports(path: Path, top_level: bool = False) -> set[str]:

@@ -30,7 +30,9 @@ from trainables.models.features import FeatureStatistics
 from trainables.run import Run
 
 # What may differ between a checkpoint and the run that continues it.
-MAY_DIFFER = {"training": {"num_epochs", "target_loss", "field_accuracy_samples"}}
+MAY_DIFFER = {
+    "training": {"num_epochs", "target_loss", "field_accuracy_samples", "stop_stuck_gates"}
+}
 
 
 def write_checkpoint(directory: Path, run: Run, history: list[dict[str, Any]]) -> None:

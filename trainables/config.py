@@ -137,6 +137,9 @@ class TrainingConfig(Section):
     target_loss: float | None = Field(
         None, gt=0, description="Training ends when val_loss is at most this; null: never."
     )
+    stop_stuck_gates: bool = Field(
+        False, description="Training ends when the gate cannot open (the finding gate_stuck)."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Of the frozen LLM; auto: bf16 where the device is faster with it."
     )

@@ -64,6 +64,12 @@ class OutOfMemoryError(TrialEndedError):
     status = "out of memory"
 
 
+class GateStuckError(TrialEndedError):
+    """The gate cannot open, and ``training.stop_stuck_gates`` ends such trainings."""
+
+    status = "stopped early"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` (did you mean `x`?)`` for the nearest of ``known``, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

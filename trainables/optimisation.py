@@ -9,6 +9,8 @@ import torch
 from trainables.config import TrainingConfig
 from trainables.models.encoder import Encoder
 
+SAMPLED_STEPS = 1000
+
 
 def make_optimizer(encoder: Encoder, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW in three groups: matrices; vectors without decay; the gate, if any, without decay."""
@@ -30,7 +32,9 @@ def keep_gate_upward(encoder: Encoder, optimizer: torch.optim.AdamW) -> None:
     training goes on exactly as it would have; only the sign of alpha is chosen for every seed.
     """
     mirrored = encoder.mirrored
-    tensors = [*mirrored, *(optimizer.state[p]["exp_avg"] for p in mirrored)]
+    # A parameter that no gradient has reached yet has no momentum.
+    momenta = [state["exp_avg"] for p in mirrored if (state := optimizer.state.get(p))]
+    tensors = [*mirrored, *momenta]
     if not tensors:  # an architecture without a gate
         return
     if encoder.gate.device.type != "cpu":  # without waiting for the device
@@ -42,6 +46,13 @@ def keep_gate_upward(encoder: Encoder, optimizer: torch.optim.AdamW) -> None:
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("lr_multiplier", 1.0)
+
+
+def learning_rate_sum(first: int, last: int, total_steps: int, config: TrainingConfig) -> float:
+    """The learning rates of updates ``first`` to before ``last``, summed; of long ones a sample."""
+    steps = range(first, last, max(1, (last - first) // SAMPLED_STEPS))
+    rates = [learning_rate_at(step, total_steps, config) for step in steps]
+    return sum(rates) * (last - first) / max(1, len(rates))
 
 
 def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> float:

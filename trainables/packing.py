@@ -7,19 +7,18 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from trainables.assignment import CRASHED, LANES_IN_TURN, Assignment, Link
 from trainables.checkpoint import load_checkpoint, save_beside
 from trainables.config import PretrainConfig
+from trainables.diagnosis import Finding
 from trainables.errors import OutOfMemoryError, TrialEndedError
 from trainables.llm.frozen import FrozenLLM
 from trainables.memory import Footprint, free_bytes
-from trainables.metrics import scalars
 from trainables.pretraining import Pretraining, Report, set_determinism, train_step
 from trainables.run import DeviceInputs, Run
 
@@ -36,7 +35,6 @@ class Lane:
     state_bytes: int
     step_bytes: float
     pretraining: Pretraining
-    history: list[dict[str, Any]]
     first_step_at: float | None = None  # seconds since 1970; told with the first report
 
     @property
@@ -59,12 +57,15 @@ class Lanes:
         *,
         together: bool,
         budget: float,
+        late: Finding | None = None,
     ) -> None:
+        """``late``: what is to be said of this process's initialisation, with the first report."""
         self._llm = llm
         self._inputs = inputs
         self._footprint = footprint
         self._together = together
         self._budget = budget
+        self._late = late
         self._waiting: deque[tuple[str, Assignment]] = deque()
         self._room_may_have_come = False
         self._lanes: dict[str, Lane] = {}
@@ -99,13 +100,13 @@ class Lanes:
         """Checkpoints of all runs that are in the middle of an epoch."""
         for lane in self._lanes.values():
             if lane.run.in_epoch and len(lane.run.series):
-                save_beside(lane.directory, lane.run, lane.history)
+                save_beside(lane.directory, lane.run, lane.pretraining.history)
 
     def work(self) -> Iterator[tuple[str, Report]]:
         """Admit what fits, then one step of the runs whose turn it is; reports by key.
 
-        The last report of a run says by ``outcome`` how it ended: finished, diverged, out of
-        memory, or crashed with the reason in ``message``.
+        The last report of a run says by ``outcome`` how it ended: finished, stopped early,
+        diverged, out of memory, or crashed, with the reason in ``message``.
         """
         yield from self._admit()
         lanes = self._next_together()
@@ -145,12 +146,11 @@ class Lanes:
         """Build the run, put it where its checkpoint was, begin an epoch: its turn is next."""
         set_determinism(assignment.config.training.deterministic, self._inputs.device)
         pretraining = Pretraining(assignment.config, self._inputs, self._llm)
-        history: list[dict[str, Any]] = []
         if assignment.checkpoint is not None:
-            history = load_checkpoint(
+            pretraining.history = load_checkpoint(
                 Path(assignment.checkpoint), pretraining.run, inherited=assignment.inherited
             )
-        lane = Lane(key, Path(assignment.directory), state, step, pretraining, history)
+        lane = Lane(key, Path(assignment.directory), state, step, pretraining)
         self._lanes[key] = lane
         lane.run.begin_epoch()
         self._turn.appendleft(lane)
@@ -169,18 +169,22 @@ class Lanes:
     def _report(self, lane: Lane) -> Report:
         try:
             report = lane.pretraining.end_epoch()
-            report["outcome"] = "finished" if report["last"] else "running"
-            lane.history.append(scalars(report))
-            path = save_beside(lane.directory, lane.run, lane.history)
+            report["findings"] += self._once()
+            path = save_beside(lane.directory, lane.run, lane.pretraining.history)
         except Exception as error:  # noqa: BLE001 - the other runs must go on
             return self._end(lane, error)
         if report["last"]:
             self.release(lane.key)
         return {**report, "checkpoint": str(path), "first_step_at": lane.first_step_at}
 
+    def _once(self) -> list[dict[str, str]]:
+        late, self._late = self._late, None
+        return [asdict(late)] if late else []
+
     def _end(self, lane: Lane, error: Exception) -> Report:
         self.release(lane.key)
-        return _ending(error, lane.history[-1] if lane.history else {})
+        history = lane.pretraining.history
+        return _ending(error, history[-1] if history else {})
 
 
 def serve(lanes: Lanes, link: Link) -> None:

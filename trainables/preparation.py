@@ -34,7 +34,7 @@ def embed_tools(
     answers for another model or another description.
     """
     prompts = [tool.prompt for tool in tools]
-    path = _cache_path(llm, config, prompts)
+    path = embeddings_path(config, llm.dtype, prompts)
     states = _cached(path, len(tools), llm.hidden_size) if path else None
     source = "cache" if states is not None else "LLM"
     if states is None:
@@ -71,11 +71,14 @@ def prepare_inputs(
     return inputs
 
 
-def _cache_path(llm: FrozenLLM, config: PretrainConfig, prompts: Sequence[str]) -> Path | None:
+def embeddings_path(
+    config: PretrainConfig, dtype: torch.dtype, prompts: Sequence[str]
+) -> Path | None:
+    """Where the embeddings of these prompts lie; None while the LLM itself is not here."""
     directory = local_directory(config.model)
     if directory is None:
         return None
-    content = json.dumps([llm_fingerprint(directory), str(llm.dtype), list(prompts)])
+    content = json.dumps([llm_fingerprint(directory), str(dtype), list(prompts)])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     return Path(config.model.cache_dir) / "tool_embeddings" / f"{key}.safetensors"
 

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
@@ -18,8 +18,10 @@ from torch import Tensor
 from trainables.config import PretrainConfig, TrainingConfig
 from trainables.data.dataset import SharedInputs
 from trainables.data.templates import parse
-from trainables.errors import DivergedError, OutOfMemoryError
+from trainables.diagnosis import GATE_STUCK, diagnose
+from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError
 from trainables.llm.frozen import FrozenLLM, free_device_memory
+from trainables.metrics import scalars
 from trainables.models.encoder import evaluating
 from trainables.models.features import FIGURES
 from trainables.run import Batch, DeviceInputs, Run
@@ -146,7 +148,10 @@ def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
 
 
 class Pretraining:
-    """One run from its first epoch to its last, or from a checkpoint on."""
+    """One run from its first epoch to its last, or from a checkpoint on.
+
+    ``history`` has the figures of every epoch, those before a checkpoint included.
+    """
 
     def __init__(
         self,
@@ -161,6 +166,7 @@ class Pretraining:
         self.shard = shard
         with out_of_memory_named(config.training):
             self.run = Run(config, inputs)
+        self.history: list[Report] = []
         self.on_step: Callable[[Run], None] = lambda run: None
 
     @property
@@ -169,6 +175,8 @@ class Pretraining:
 
     def reports(self) -> Iterator[Report]:
         """Train epoch by epoch; every report has the keys of ``metrics`` and the step series.
+
+        ``findings`` are what a diagnosis says of the run, ``last`` and ``outcome`` whether it ends.
 
         Raises DivergedError or OutOfMemoryError; the encoder then is as before the bad update.
         """
@@ -191,11 +199,18 @@ class Pretraining:
         with out_of_memory_named(config, run):
             report = self._evaluated()
             reached = config.target_loss is not None and report["val_loss"] <= config.target_loss
-            report["last"] = reached or self.finished
-            if report["last"] and config.field_accuracy_samples:
+            finished = reached or self.finished
+            if finished and config.field_accuracy_samples:
                 report["field_accuracy"] = field_accuracy(
                     run, self.llm, config.field_accuracy_samples
                 )
+        self.history.append(scalars(report))
+        report.update(outcome="finished" if finished else "running", message="", findings=[])
+        for finding in diagnose(self.history, run.facts()):
+            report["findings"].append(asdict(finding))
+            if finding.id == GATE_STUCK and config.stop_stuck_gates and not finished:
+                report.update(outcome=GateStuckError.status, message=finding.text)
+        report["last"] = report["outcome"] != "running"
         return report
 
     def _evaluated(self) -> Report:

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ray.actor import ActorHandle
 from trainables.assignment import Command
 from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
-from trainables.metrics import scalars
+from trainables.initialisation import lateness, registry_prompts
 from trainables.sharing import get_inputs
 
 # The trial that drives a run and the run's controller load this module, too. What only workers
@@ -70,6 +70,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
 
     A run that cannot go on ends with a report whose ``outcome`` and ``message`` say why.
     """
+    began = time.perf_counter()
     import torch
 
     from trainables.checkpoint import load_checkpoint
@@ -81,7 +82,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     shard = Shard(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
     config = settings.config
-    history: list[dict[str, Any]] = []
+    pretraining: Pretraining | None = None
     try:
         with out_of_memory_named(config.training):
             dtype = select_dtype(config.training.precision, device)
@@ -89,16 +90,18 @@ def train_worker(loop_config: dict[str, Any]) -> None:
             pretraining = Pretraining(config, get_inputs(settings.inputs), llm, shard)
             with _starting_point(settings) as directory:
                 if directory is not None:
-                    history = load_checkpoint(
+                    pretraining.history = load_checkpoint(
                         directory, pretraining.run, inherited=settings.inherited
                     )
+        late = lateness(config, began, [], device.type == "cuda")
         for report in pretraining.reports():
-            history.append(scalars(report))
-            report["outcome"] = "finished" if report["last"] else "running"
-            _report(report, pretraining, history)
+            report["findings"] += [asdict(late)] if late else []
+            late = None
+            _report(report, pretraining)
     except TrialEndedError as error:
         if shard.size > 1 and isinstance(error, OutOfMemoryError):
             raise  # the others are waiting for this worker: the whole group has to end
+        history = pretraining.history if pretraining else []
         last = history[-1] if history else {"epoch": 0, "step": 0}
         ending = {**last, "last": True, "outcome": error.status, "message": error.message}
         ray.train.report(ending if shard.rank == 0 else {})
@@ -169,6 +172,7 @@ def host_worker(loop_config: dict[str, Any]) -> None:
 
     Raises nothing if it cannot start: the switchboard is told, and others stop waiting.
     """
+    began = time.perf_counter()
     import torch
 
     from trainables.errors import UserError
@@ -192,6 +196,8 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     except Exception as error:  # noqa: BLE001 - a restart would only meet it again
         link.put("error", UserError(f"a host could not start: {type(error).__name__}: {error}"))
         return
+    prompts = registry_prompts(settings.config) if settings.inputs is None else []
+    late = lateness(settings.config, began, prompts, device.type == "cuda")
     context = ray.train.get_context()
     budget = budget_of(device, context.get_local_world_size())
     footprint = Footprint(llm, inputs)
@@ -203,7 +209,8 @@ def host_worker(loop_config: dict[str, Any]) -> None:
         "joined": time.time(),
     }
     link.join(plan.lanes, about)
-    serve(Lanes(llm, inputs, footprint, together=plan.together, budget=budget), link)
+    lanes = Lanes(llm, inputs, footprint, together=plan.together, budget=budget, late=late)
+    serve(lanes, link)
 
 
 class SwitchboardLink:
@@ -313,11 +320,7 @@ def _starting_point(settings: WorkerSettings) -> Iterator[Path | None]:
         yield Path(directory)
 
 
-def _report(
-    report: dict[str, Any],
-    pretraining: Pretraining,
-    history: list[dict[str, Any]],
-) -> None:
+def _report(report: dict[str, Any], pretraining: Pretraining) -> None:
     """Every worker takes part; the first one carries the figures and the checkpoint."""
     if pretraining.shard.rank != 0:
         ray.train.report({})
@@ -325,5 +328,5 @@ def _report(
     from trainables.checkpoint import write_checkpoint
 
     with tempfile.TemporaryDirectory() as directory:
-        write_checkpoint(Path(directory), pretraining.run, history)
+        write_checkpoint(Path(directory), pretraining.run, pretraining.history)
         ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(directory))

@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
+from trainables.diagnosis import Facts
 from trainables.errors import DivergedError
 from trainables.models.embedding_attention import EmbeddingAttentionEncoder
 from trainables.models.encoder import Encoder
@@ -22,6 +23,7 @@ from trainables.models.resource_encoder import ResourceEncoder
 from trainables.optimisation import (
     keep_gate_upward,
     learning_rate_at,
+    learning_rate_sum,
     make_optimizer,
     set_learning_rate,
 )
@@ -222,6 +224,22 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.series.add((loss, gate.detach(), norm, gate_norm), learning_rate, tokens)
+
+    def facts(self) -> Facts:
+        """What a diagnosis needs beside the figures; read between two steps."""
+        training = self.config.training
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        fusion = [(n, p) for n, p in self.encoder.named_parameters() if n.startswith("fusion")]
+        return Facts(
+            learning_rate=training.learning_rate,
+            gate_lr_multiplier=training.gate_lr_multiplier,
+            rate_spent=learning_rate_sum(0, self.step, self.total_steps, training),
+            rate_left=learning_rate_sum(self.step, self.total_steps, self.total_steps, training),
+            trainable=sum(p.numel() for p in self._parameters),
+            normalize=self.config.model.normalize,
+            gated=any(name.endswith("gate_alpha") for name, _ in fusion),
+            untrained=tuple(n for n, p in fusion if id(p) not in held or not p.requires_grad),
+        )
 
     def check_finite(self) -> None:
         """Raises DivergedError if an update could not be made; waits for the device."""

@@ -15,8 +15,9 @@ from ray.tune import Callback
 from trainables.assignment import LANES_IN_TURN
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
+from trainables.initialisation import announcement, expected_initialisation, registry_prompts
 from trainables.llm.location import check_heads
-from trainables.prepared import find_inputs, keep_inputs
+from trainables.prepared import find_inputs, keep_inputs, prepared_path
 from trainables.ray_train import HostSettings
 from trainables.sharing import put_inputs
 from tuning.cluster import Cluster, check_slots
@@ -51,6 +52,11 @@ def open_execution(
     directory: Path, config: SweepConfig, train: PretrainConfig, cluster: Cluster, say: Say
 ) -> Iterator[Execution]:
     """Everything that must stand before the first trial; given back at the end."""
+    cached = prepared_path(train, cluster.has_gpu)
+    prompts = [] if cached and cached.is_file() else registry_prompts(train)
+    expected = expected_initialisation(train, prompts, cluster.has_gpu)
+    if line := announcement(expected, train.model.cache_dir):
+        say(f"      {line}")
     try:
         match config.execution:
             case PackedExecution() as packed:

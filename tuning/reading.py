@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ def trials_answer(directory: Path) -> list[dict[str, Any]]:
             "params": trial.params,
             "metrics": trial.metrics,
             "history": trial.history,
+            "findings": [
+                {"epoch": epoch, **finding}
+                for epoch, found in sorted(trial.findings.items())
+                for finding in found
+            ],
         }
         for trial in record.trials.values()
     ]
@@ -120,6 +126,10 @@ def show_trials(directory: Path, console: Console) -> None:
     for trial in record.trials.values():
         if trial.message:
             console.print(f"{trial.trial_id}: {trial.described_status}", soft_wrap=True)
+        for finding in trial.found:
+            if finding["text"] != trial.message:
+                text = f"{trial.trial_id}, {finding['id']}: {finding['text']}"
+                console.print(text, soft_wrap=True)
 
 
 def show_best(directory: Path, console: Console) -> None:
@@ -143,6 +153,10 @@ def show_summary(record: SweepRecord, directory: Path, storage: Path, console: C
     if record.state != "finished":
         command = run_tune("resume", record.name, *where)
         console.print(f"Resume:      {command}", soft_wrap=True, highlight=False)
+    found = Counter(f["id"] for t in record.trials.values() for f in t.found)
+    if found:
+        numbers = ", ".join(f"{name} in {n}" for name, n in found.items())
+        console.print(f"Findings:    {numbers}; `trials` says what to do", highlight=False)
     if record.busy is not None:
         console.print(f"Hosts:       {record.busy:.0%} of their time in training steps")
     best = record.best()

@@ -14,6 +14,7 @@ from typing import Any
 
 from trainables.checkpoint_files import checkpoints, read_meta
 from trainables.config import TrainingConfig
+from trainables.diagnosis import GATE_STUCK
 from trainables.errors import CheckpointError
 from tuning.search import Start
 from tuning.store import SweepRecord, TrialRecord
@@ -42,9 +43,10 @@ def take_up(
         if trial.ended is not None and not (retry_failed and trial.status == "failed"):
             continue
         found = _newest(trials / trial.trial_id, trial.epoch)
-        if _has_finished(trial, training) and found and found[1]["epoch"] == trial.epoch:
+        ending = _ending(trial, training)
+        if ending and found and found[1]["epoch"] == trial.epoch:
             tell("checkpoint", trial.trial_id, path=os.path.relpath(found[0], directory))
-            tell("end", trial.trial_id, status="finished", message="")
+            tell("end", trial.trial_id, status=ending[0], message=ending[1])
             continue
         _go_back(trial, found[1] if found else None, tell)
         starts.append(Start(trial.number, trial.params, found[0] if found else None))
@@ -52,10 +54,14 @@ def take_up(
     return starts
 
 
-def _has_finished(trial: TrialRecord, training: TrainingConfig) -> bool:
+def _ending(trial: TrialRecord, training: TrainingConfig) -> tuple[str, str] | None:
+    """Status and message of a trial whose last epoch ended it; None if it goes on."""
     loss, target = trial.metrics.get("val_loss"), training.target_loss
     reached = target is not None and loss is not None and loss <= target
-    return bool(trial.reports) and (trial.epoch >= training.num_epochs or reached)
+    if trial.reports and (trial.epoch >= training.num_epochs or reached):
+        return "finished", ""
+    stuck = [f["text"] for f in trial.found if f["id"] == GATE_STUCK]
+    return ("stopped early", stuck[0]) if stuck and training.stop_stuck_gates else None
 
 
 def _newest(folder: Path, epoch: int) -> tuple[Path, dict[str, Any]] | None:

@@ -24,6 +24,8 @@ from tuning.space import changeable
 from tuning.store import SweepRecord
 
 TIME_ATTRIBUTE = "epoch"
+# The outcomes of reports that tell an epoch; others end a trial without a new one.
+WITH_EPOCH = ("running", "finished", "stopped early")
 # These pause trials to let others run: a limit on live trials would make them wait for ever.
 PAUSING = (HyperBand, PBT)
 
@@ -111,6 +113,9 @@ class SuccessiveHalving(FIFOScheduler):
         return None
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Ray shows the last report here alone; at a rung it counts, as after a resume it does."""
+        if result.get("outcome") in WITH_EPOCH and self._metric_key in result:
+            self._halving.report(_number(trial), result[TIME_ATTRIBUTE], result[self._metric_key])
         self._end(trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:

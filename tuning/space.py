@@ -20,6 +20,7 @@ SHARED = (
     "model.trust_remote_code",
     "training.precision",
     "training.num_epochs",
+    "training.stop_stuck_gates",
 )
 # What may change in the middle of a training: neither shapes nor the number of steps depend on it.
 CHANGEABLE = (

@@ -62,6 +62,7 @@ class TrialRecord:
     waited: float | None = None  # seconds from being requested to the end of the first step
     checkpoint: str | None = None  # relative to the sweep's directory
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)  # by epoch
+    findings: dict[int, list[dict[str, str]]] = field(default_factory=dict)  # by epoch, if any
     search_state: dict[str, Any] = field(default_factory=dict)  # what a sampler keeps with it
 
     @property
@@ -82,11 +83,25 @@ class TrialRecord:
         return [{k: self.reports[e].get(k) for k in HISTORY_KEYS} for e in sorted(self.reports)]
 
     @property
+    def found(self) -> list[dict[str, str]]:
+        """What is wrong with it as of its last epoch: id and text of each finding."""
+        return self.findings.get(self.epoch, [])
+
+    @property
+    def news(self) -> list[dict[str, str]]:
+        """Those of ``found`` that no epoch before had."""
+        known = {f["id"] for e, found in self.findings.items() if e < self.epoch for f in found}
+        return [finding for finding in self.found if finding["id"] not in known]
+
+    @property
     def described_status(self) -> str:
         """The status with its reason, as a person reads it."""
-        if self.status == "stopped early":
-            return f"stopped early at epoch {self.epoch}"
-        return f"{self.status}: {self.message}" if self.message else self.status
+        at = f" at epoch {self.epoch}" if self.status == "stopped early" else ""
+        return f"{self.status}{at}: {self.message}" if self.message else f"{self.status}{at}"
+
+    def _forget_after(self, epoch: int) -> None:
+        self.reports = {e: r for e, r in self.reports.items() if e <= epoch}
+        self.findings = {e: f for e, f in self.findings.items() if e <= epoch}
 
 
 @dataclass
@@ -128,6 +143,7 @@ class SweepRecord:
                 self.trials[trial_id] = TrialRecord(trial_id, event["params"])
             case "history":
                 trial.reports = {m["epoch"]: m for m in event["history"]}
+                trial._forget_after(trial.epoch)
             case "pruned":
                 trial.checkpoint = None
             case "params":  # of a population: the trial goes on with others
@@ -139,8 +155,10 @@ class SweepRecord:
                 trial.waited = trial.waited or event["waited"]
             case "epoch":
                 epoch = event["metrics"]["epoch"]
-                trial.reports = {e: r for e, r in trial.reports.items() if e < epoch}
+                trial._forget_after(epoch - 1)
                 trial.reports[epoch] = event["metrics"]
+                if found := event.get("findings"):
+                    trial.findings[epoch] = found
             case "checkpoint":
                 trial.checkpoint = event["path"]
             case "end":
@@ -198,6 +216,9 @@ def _check_event(event: Event) -> None:
             raise TypeError("a metric is no number")
         if type(metrics["epoch"]) is not int:
             raise TypeError("`epoch` is no whole number")
+    for finding in event.get("findings", []):
+        if not all(isinstance(finding[key], str) for key in ("id", "text")):
+            raise TypeError("a finding is no text")
     if "trial_id" in event and not TRIAL_ID.fullmatch(event["trial_id"]):
         raise TypeError("`trial_id` is not one of ours")
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from trainables.checkpoint import load_checkpoint, save_checkpoint
@@ -22,12 +23,13 @@ from trainables.checkpoint_files import (
 )
 from trainables.config import PretrainConfig, load_config
 from trainables.data.dataset import SharedInputs
-from trainables.errors import DivergedError, OutOfMemoryError, UserError
+from trainables.data.reading import CheckedData
+from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError, UserError
 from trainables.files import new_directory
+from trainables.initialisation import announcement, expected_initialisation, lateness
 from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
 from trainables.llm.location import check_heads
-from trainables.metrics import scalars
-from trainables.preparation import embed_tools, prepare_inputs
+from trainables.preparation import embed_tools, embeddings_path, prepare_inputs
 from trainables.pretraining import Pretraining
 from trainables.run import DeviceInputs, Run
 from tuning.checks import check_train, check_writable
@@ -36,7 +38,7 @@ from tuning.monitors.wandb import WandbProcess, run_config
 
 KEEP_CHECKPOINTS = 2
 FIGURES_SECONDS = 0.5
-ENDINGS = {error.status: error for error in (DivergedError, OutOfMemoryError)}
+ENDINGS = {error.status: error for error in (DivergedError, GateStuckError, OutOfMemoryError)}
 Report = dict[str, Any]
 
 
@@ -46,7 +48,7 @@ def train(
     """Train one encoder to its end.
 
     Raises UserError for input that cannot be used, before anything is created, and
-    TrialEndedError if the training diverges or runs out of memory.
+    TrialEndedError if the training ends before its time.
     """
     config = load_config(path, overrides)
     out = Path(config.logging.output_dir)
@@ -58,32 +60,47 @@ def train(
     print(f"[2/5] Semantic encoder: frozen LLM {config.model.llm_model}", flush=True)
     start = time.perf_counter()
     device = select_device()
-    llm = FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
+    dtype = select_dtype(config.training.precision, device)
+    prompts = _uncached_prompts(config, data, dtype)
+    on_gpu = device.type == "cuda"
+    expected = expected_initialisation(config, prompts, on_gpu)
+    if line := announcement(expected, config.model.cache_dir):
+        print(f"      {line}", flush=True)
+    llm = FrozenLLM.load(config.model, device, dtype)
     check_heads(config.model.num_attention_heads, llm.hidden_size, "`model.num_attention_heads`")
     embeddings = embed_tools(llm, config, data.tools, print)
     inputs = prepare_inputs(llm, data, embeddings)
     pretraining = Pretraining(config, DeviceInputs(inputs, device), llm)
     _describe_encoder(pretraining.run, time.perf_counter() - start)
+    if late := lateness(config, start, prompts, on_gpu):
+        print(f"      {late.id}: {late.text}")
     _describe_texts(inputs)
     _describe_optimisation(pretraining.run, llm, workers)
-    history: list[Report] = []
     if starting_point is not None:
-        history = load_checkpoint(starting_point, pretraining.run)
+        pretraining.history = load_checkpoint(starting_point, pretraining.run)
         print(f"      going on from {starting_point}")
     print(f"[5/5] Training, checkpoints in {out}", flush=True)
+    done = pretraining.run.epoch
     if workers == 1:
-        reports = _reports_here(pretraining, out, history)
+        reports = _reports_here(pretraining, out)
     else:
         del pretraining, llm
         free_device_memory()
         reports = _reports_of_workers(config, inputs, workers, out, starting_point)
     wandb = _start_wandb(config, inputs) if log_wandb else None
     try:
-        _follow(reports, config, history, wandb)
+        _follow(reports, config, done, wandb)
     finally:
         if wandb is not None:
             wandb.close()
     print(f"best checkpoint: {best_checkpoint(out)}")
+
+
+def _uncached_prompts(config: PretrainConfig, data: CheckedData, dtype: torch.dtype) -> list[str]:
+    """The prompts that the LLM still has to read."""
+    prompts = [tool.prompt for tool in data.tools]
+    path = embeddings_path(config, dtype, prompts)
+    return [] if path and path.is_file() else prompts
 
 
 def _starting_point(out: Path, resume: bool) -> Path | None:
@@ -127,7 +144,7 @@ def _describe_optimisation(run: Run, llm: FrozenLLM, workers: int) -> None:
     )
 
 
-def _reports_here(pretraining: Pretraining, out: Path, history: list[Report]) -> Iterator[Report]:
+def _reports_here(pretraining: Pretraining, out: Path) -> Iterator[Report]:
     """Train in this process, with a bar per step and a checkpoint per epoch."""
     run = pretraining.run
     with tqdm(
@@ -150,7 +167,7 @@ def _reports_here(pretraining: Pretraining, out: Path, history: list[Report]) ->
 
         pretraining.on_step = show
         for report in pretraining.reports():
-            save_checkpoint(out, run, [*history, scalars(report)])
+            save_checkpoint(out, run, pretraining.history)
             prune(out, KEEP_CHECKPOINTS, best_checkpoint(out))
             yield report
 
@@ -191,20 +208,19 @@ def _copy_files(source: Path, target: Path) -> None:
 def _follow(
     reports: Iterator[Report],
     config: PretrainConfig,
-    history: list[Report],
+    done: int,
     wandb: WandbProcess | None,
 ) -> None:
-    """One line per epoch, with an estimate of the time left."""
+    """One line per epoch, with an estimate of the time left, and one per finding that appears."""
     say = partial(tqdm.write, file=sys.stdout)  # while Ray runs, others' output goes to a file
     start, epochs = time.perf_counter(), config.training.num_epochs
-    done_before = len(history)
+    said: set[str] = set()
     for report in reports:
-        if report.get("outcome", "running") not in ("running", "finished"):
+        if "findings" not in report:  # an ending without a new epoch
             raise ENDINGS[report["outcome"]](report["message"])
-        history.append(scalars(report))
         if wandb is not None:
             wandb.log(config.logging.output_dir, report)
-        per_epoch = (time.perf_counter() - start) / (len(history) - done_before)
+        per_epoch = (time.perf_counter() - start) / (report["epoch"] - done)
         left = (
             "" if report["last"] else f" - {duration(per_epoch * (epochs - report['epoch']))} left"
         )
@@ -213,6 +229,12 @@ def _follow(
             f"Gate α: {report['gate_alpha']:.4f} - Val Loss: {report['val_loss']:.4f} - "
             f"Retention: {report['semantic_retention']:.4f}{left}"
         )
+        for finding in report["findings"]:
+            if finding["id"] not in said:
+                say(f"{finding['id']}: {finding['text']}")
+                said.add(finding["id"])
+        if report["outcome"] in ENDINGS:
+            raise ENDINGS[report["outcome"]](report["message"])
         if "field_accuracy" in report:
             say(f"field accuracy on held-out configurations: {report['field_accuracy']:.4f}")
     if wandb is not None:

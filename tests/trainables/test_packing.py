@@ -16,6 +16,7 @@ from trainables.checkpoint import load_checkpoint
 from trainables.checkpoint_files import read_meta
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
+from trainables.diagnosis import Finding
 from trainables.llm.frozen import FrozenLLM
 from trainables.memory import Footprint, free_bytes
 from trainables.packing import Lanes, plan_lanes, serve
@@ -32,9 +33,14 @@ def device_inputs(llm: FrozenLLM, inputs: SharedInputs) -> DeviceInputs:
 
 
 def make_lanes(
-    llm: FrozenLLM, inputs: DeviceInputs, together: bool = False, budget: float = PLENTY
+    llm: FrozenLLM,
+    inputs: DeviceInputs,
+    together: bool = False,
+    budget: float = PLENTY,
+    late: Finding | None = None,
 ) -> Lanes:
-    return Lanes(llm, inputs, Footprint(llm, inputs), together=together, budget=budget)
+    footprint = Footprint(llm, inputs)
+    return Lanes(llm, inputs, footprint, together=together, budget=budget, late=late)
 
 
 def drive(
@@ -319,3 +325,26 @@ def test_a_host_trains_until_it_is_told_to_close(
 def test_nothing_in_an_assignment_needs_torch(make_config: ConfigMaker) -> None:
     assignment = Assignment(make_config(), "somewhere")
     assert replace(assignment, checkpoint="there").config == assignment.config
+
+
+def test_a_stuck_gate_ends_a_run_in_a_lane_as_it_does_alone(
+    make_config: ConfigMaker, device_inputs: DeviceInputs, llm: FrozenLLM, tmp_path: Path
+) -> None:
+    stuck = make_config(training__learning_rate=1e-5, training__stop_stuck_gates=True)
+    configs = {"stuck": stuck, "other": make_config(training__seed=1)}
+    found = drive(make_lanes(llm, device_inputs), configs, tmp_path)
+    assert [r["outcome"] for r in found["stuck"]] == ["stopped early"]
+    assert "gate_lr_multiplier" in found["stuck"][0]["message"]
+    assert series(found["stuck"]) == alone(stuck, device_inputs, llm)
+    assert series(found["other"]) == alone(configs["other"], device_inputs, llm)
+    assert found["stuck"][0]["checkpoint"]
+
+
+def test_a_late_initialisation_is_told_with_the_first_report_alone(
+    make_config: ConfigMaker, device_inputs: DeviceInputs, llm: FrozenLLM, tmp_path: Path
+) -> None:
+    late = Finding("slow_initialisation", "initialisation took 100 s")
+    lanes = make_lanes(llm, device_inputs, late=late)
+    found = drive(lanes, {"a": make_config(), "b": make_config(training__seed=1)}, tmp_path)
+    told = [f["id"] for reports in found.values() for r in reports for f in r["findings"]]
+    assert told.count("slow_initialisation") == 1

@@ -136,6 +136,26 @@ def test_dedicated_gives_the_same_losses(workplace: Path) -> None:
     assert [t["history"] for t in packed] == [t["history"] for t in dedicated]
 
 
+def test_stuck_gates_end_alike_in_both_executions(workplace: Path) -> None:
+    rates = "{type: choice, choices: [1.0e-6, 5.0e-3]}"
+    (workplace / "space.yaml").write_text(f"training.learning_rate: {rates}\n")
+    same = (
+        "--num_trials", "4", "--set", "search={type: random, seed: 5}",
+        "--set", "train.training.stop_stuck_gates=true",
+    )  # fmt: skip
+    out = run(workplace, *LAUNCH, "packed", *same)
+    run(workplace, *LAUNCH, "dedicated", *same, "--set", "execution.type=dedicated")
+    packed, dedicated = (answer(workplace, "trials", name) for name in ("packed", "dedicated"))
+    for key in ("params", "history", "status", "message", "findings"):
+        assert [t[key] for t in packed] == [t[key] for t in dedicated]
+    by_rate = {t["params"]["training.learning_rate"]: t for t in packed}
+    assert (by_rate[5e-3]["status"], by_rate[5e-3]["message"]) == ("finished", "")
+    stuck = by_rate[1e-6]
+    assert (stuck["status"], len(stuck["history"])) == ("stopped early", 1)
+    assert stuck["findings"] == [{"epoch": 1, "id": "gate_stuck", "text": stuck["message"]}]
+    assert f"{stuck['trial_id']} gate_stuck: the gate is at" in out
+
+
 def test_a_host_that_cannot_use_its_input_ends_the_sweep_with_one_line(workplace: Path) -> None:
     weights = workplace / "llm" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

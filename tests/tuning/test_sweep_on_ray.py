@@ -128,6 +128,7 @@ def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
     gauges = gauge_lines()
     wanted = [g for g in gauges if g.startswith("ray_encoder_gate_alpha")]
     assert any('sweep="one"' in g and 'trial="trial_0000"' in g for g in wanted), gauges
+    assert any(g.startswith("ray_encoder_finding") and 'finding="gate_stuck"' in g for g in gauges)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, out + err
     assert "Traceback" not in out + err

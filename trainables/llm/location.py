@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
 from trainables.errors import LLMError
@@ -93,16 +94,32 @@ def _hub_within_reach() -> bool:
     return within_reach(constants.ENDPOINT, REACH_SECONDS)
 
 
-def hidden_size(directory: Path) -> int:
-    """D, as the model's ``config.json`` states it."""
-    path = directory / "config.json"
+def config_file(config: ModelConfig) -> Path | None:
+    """Its ``config.json``; of a hub id it may be in the cache before the weights are."""
+    directory = local_directory(config)
+    if directory is not None:
+        return directory / "config.json"
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(config.llm_model, "config.json", cache_dir=config.cache_dir)
+    return Path(found) if isinstance(found, str) else None
+
+
+def config_sections(path: Path) -> tuple[dict[str, Any], ...]:
+    """A ``config.json`` and, of a model with more than text, its part for text."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise LLMError(f"{path}: cannot be read: {error}") from None
     whole = config if isinstance(config, dict) else {}
     nested = whole.get("text_config")
-    for section in (whole, nested if isinstance(nested, dict) else {}):
+    return whole, nested if isinstance(nested, dict) else {}
+
+
+def hidden_size(directory: Path) -> int:
+    """D, as the model's ``config.json`` states it."""
+    path = directory / "config.json"
+    for section in config_sections(path):
         for key in HIDDEN_SIZE_KEYS:
             size = section.get(key)
             if type(size) is int and 1 <= size <= MAX_HIDDEN_SIZE:

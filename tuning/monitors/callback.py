@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 from trainables.checkpoint_files import checkpoints
 from trainables.metrics import SERIES, scalars
 from tuning.monitors.base import Monitor
-from tuning.schedulers import TIME_ATTRIBUTE
+from tuning.schedulers import TIME_ATTRIBUTE, WITH_EPOCH
 from tuning.store import GOOD, Event, EventLog, SweepRecord, TrialRecord, now
 
 _log = logging.getLogger(__name__)
@@ -74,19 +74,21 @@ class SweepCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        if result.get("outcome") not in ("running", "finished"):
+        if result.get("outcome") not in WITH_EPOCH:
             return  # an ending without a new epoch; on_trial_complete tells it
         for key in (self._record.metric, TIME_ATTRIBUTE):
             if key not in result and not (
-                result["outcome"] == "running" and key == "field_accuracy"
+                result["outcome"] != "finished" and key == "field_accuracy"
             ):
                 raise RuntimeError(f"the report of {_trial_id(trial)} has no `{key}`")
         first_step_at = result.pop("first_step_at", None)
         if first_step_at is not None and self._record.trials[_trial_id(trial)].waited is None:
             waited = round(first_step_at - trial.config["requested"], 4)
             self.tell("first_step", _trial_id(trial), at=first_step_at, waited=waited)
-        self.tell("epoch", _trial_id(trial), report=dict(result), metrics=scalars(result))
-        for key in SERIES:  # Tune would keep them, and write them with every snapshot
+        found = result.get("findings")
+        more = {"findings": found} if found else {}
+        self.tell("epoch", _trial_id(trial), report=dict(result), metrics=scalars(result), **more)
+        for key in (*SERIES, "findings"):  # Tune would write them with every snapshot
             result.pop(key, None)
 
     def on_checkpoint(

@@ -1,4 +1,4 @@
-"""Every declared metric as a Ray gauge, labelled with sweep and trial, for the dashboard."""
+"""Metrics and findings as Ray gauges, labelled with sweep and trial, for the dashboard."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
+from trainables.diagnosis import FINDING_IDS
 from trainables.metrics import METRICS
 from tuning.store import Event, SweepRecord
 
@@ -25,6 +26,11 @@ class GaugeMonitor:
             )
             for metric in METRICS
         }
+        self._finding = Gauge(
+            PREFIX + "finding",
+            description="1 while the diagnosis `finding` holds of a trial, else 0.",
+            tag_keys=("sweep", "trial", "finding"),
+        )
 
     def on_event(self, record: SweepRecord, event: Event, report: dict[str, Any]) -> None:
         if event["event"] != "epoch":
@@ -32,6 +38,9 @@ class GaugeMonitor:
         tags = {"sweep": self._sweep, "trial": event["trial_id"]}
         for key, value in event["metrics"].items():
             self._gauges[key].set(float(value), tags=tags)
+        found = {finding["id"] for finding in event.get("findings", [])}
+        for name in FINDING_IDS:
+            self._finding.set(float(name in found), tags={**tags, "finding": name})
 
     def close(self) -> None:
         return

@@ -96,6 +96,7 @@ def trial_table(record: SweepRecord, max_rows: int = MAX_ROWS) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("epoch", record.metric, "α", "retention"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("finding", no_wrap=True)
     table.add_column("parameters")
     for trial_id in shown:
         table.add_row(*_row(record, record.trials[trial_id]))
@@ -104,7 +105,7 @@ def trial_table(record: SweepRecord, max_rows: int = MAX_ROWS) -> Table:
 
 def _row(record: SweepRecord, trial: TrialRecord) -> list[Text | str]:
     metrics = trial.metrics
-    status = trial.described_status if trial.status == "stopped early" else trial.status
+    status, _, _ = trial.described_status.partition(":")
     return [
         Text(trial.trial_id),
         Text(status, style=COLOURS.get(trial.status, "")),
@@ -112,6 +113,7 @@ def _row(record: SweepRecord, trial: TrialRecord) -> list[Text | str]:
         figure(metrics.get(record.metric)),
         figure(metrics.get("gate_alpha"), 3),
         figure(metrics.get("semantic_retention"), 3),
+        Text(", ".join(finding["id"] for finding in trial.found), style="yellow"),
         Text(short_params(trial.params)),
     ]
 
@@ -143,6 +145,9 @@ class TableMonitor:
         elif event["event"] in ("start", "epoch", "end"):
             trial = record.trials[event["trial_id"]]
             self._console.print(self._line(event, trial), soft_wrap=True, highlight=False)
+            for finding in trial.news if event["event"] == "epoch" else ():
+                line = f"{trial.trial_id} {finding['id']}: {finding['text']}"
+                self._console.print(line, soft_wrap=True, highlight=False)
 
     def close(self) -> None:
         if self._live is not None:

@@ -46,9 +46,11 @@ class WandbProcess:
         self._send({"do": "start", "run": run, "group": group, "config": dict(config)})
 
     def log(self, run: str, report: Mapping[str, Any]) -> None:
-        """The per-step series, then the epoch's figures on its last step."""
+        """The per-step series, then the epoch's figures and findings on its last step."""
         series = {name: report[key] for key, name in SERIES.items() if key in report}
-        self._send({"do": "log", "run": run, "series": series, "epoch": scalars(report)})
+        finding = ", ".join(finding["id"] for finding in report.get("findings", []))
+        epoch = {**scalars(report), "finding": finding}
+        self._send({"do": "log", "run": run, "series": series, "epoch": epoch})
 
     def finish(self, run: str, status: str) -> None:
         good = status.startswith(GOOD)

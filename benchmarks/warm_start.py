@@ -1,0 +1,184 @@
+"""How many trials on a larger LLM are saved by starting from what a small one's sweep has found.
+
+    python -m benchmarks.warm_start DIRECTORY [--seeds 5] [--trials 16] [--steps 120] [--json FILE]
+
+Per seed: a sweep on the embedded LLM (D = 128), then two on a larger one (``wider_llm``, D = 256):
+a cold one, and one that begins with the small one's best configurations, as
+``launch --warm_start_from`` does. All search the default space with the default search, one trial
+after the other, nobody stopped early. Counted is the first trial within 1 % (and 3 %) of the best
+loss that the cold sweep ever reached. The sweeps stay in DIRECTORY, for
+``trials NAME --storage DIRECTORY``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import optuna
+import torch
+
+from benchmarks.wider_llm import widen
+from benchmarks.workload import (
+    SWEEP_FILE,
+    epochs,
+    load_llm,
+    prepare,
+    print_table,
+    write_json,
+)
+from trainables.errors import TrialEndedError
+from tuning.config import ResolvedSweep, SweepConfig, load_sweep
+from tuning.execution import prepared_inputs
+from tuning.search import Suggestions
+from tuning.space import searched_values, with_params
+from tuning.store import EventLog, SweepRecord, now, trial_name
+from tuning.sweep import create_directory
+from tuning.warm_start import warm_started
+
+PROCESSES = 2
+MARGINS = (0.01, 0.03)
+SHOWN_TRIALS = (1, 2, 3, 5, 8, 12, 16)
+OTHER_SEEDS = 1000
+LARGE_DIR = "large_llm"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One seed: the loss after each trial of the three sweeps, and their seconds."""
+
+    seed: int
+    small: list[float]
+    cold: list[float]
+    warm: list[float]
+    seconds: dict[str, float]
+
+    def trials_until(self, losses: list[float], margin: float) -> float:
+        """The first trial within ``margin`` of the best cold loss; infinite if none is."""
+        goal = (1 + margin) * min(self.cold)
+        return next((i for i, loss in enumerate(losses, start=1) if loss <= goal), math.inf)
+
+
+def compare(directory: Path, trials: int, seed: int) -> Comparison:
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    larger = (f"train.model.llm_model={directory / LARGE_DIR}",)
+    # Seeds of their own: else the cold sweep's first points would be the small one's.
+    small_config = _config(directory, trials, seed, (f"search.seed={seed + OTHER_SEEDS}",))
+    small = ResolvedSweep(f"small_{seed}", small_config)
+    cold = ResolvedSweep(f"cold_{seed}", _config(directory, trials, seed, larger))
+    losses, seconds = {}, {}
+    for kind, sweep in (("small", small), ("cold", cold)):
+        losses[kind], seconds[kind] = _run(sweep)
+    warm = warm_started(ResolvedSweep(f"warm_{seed}", cold.config), small.directory)
+    losses["warm"], seconds["warm"] = _run(warm)
+    return Comparison(seed, **losses, seconds=seconds)
+
+
+def _config(directory: Path, trials: int, seed: int, extra: tuple[str, ...]) -> SweepConfig:
+    return load_sweep(
+        directory / SWEEP_FILE,
+        [
+            f"num_trials={trials}",
+            f"storage={directory}",
+            f"search={{type: tpe, seed: {seed}}}",
+            f"train.training.seed={seed}",
+            *extra,
+        ],
+    )
+
+
+def _run(sweep: ResolvedSweep) -> tuple[list[float], float]:
+    """A sweep without Ray, its history on disk: the loss of every trial, and seconds."""
+    create_directory(sweep)
+    config = sweep.config
+    llm = load_llm(config.train)
+    inputs = prepared_inputs(config.train, torch.cuda.is_available(), lambda line: None)
+    record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
+    suggestions = Suggestions(
+        config.search_space,
+        config.search,
+        record,
+        first=config.warm_start,
+        fixed=searched_values(config.train, config.search_space),
+    )
+    log = EventLog(sweep.directory)
+
+    def tell(event: str, number: int, **content: Any) -> None:
+        told = {"event": event, "trial_id": trial_name(number), **content, "time": now()}
+        record.apply(told)
+        log.write(told)
+
+    start = time.perf_counter()
+    for number in range(config.num_trials):
+        params = suggestions.draw(number).params
+        tell("trial", number, params=params)
+        tell("start", number)
+        status, message = "finished", ""
+        try:
+            for _, history in epochs(with_params(config.train, params, "trial"), inputs, llm):
+                tell("epoch", number, metrics=history[-1])
+        except TrialEndedError as error:
+            status, message = error.status, error.message
+        tell("end", number, status=status, message=message)
+    log.close()
+    values = [record.value(trial) for trial in record.ordered()]
+    return [float("inf") if v is None else v for v in values], time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=120, help="optimiser steps of a trial")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    directory = options.directory.absolute()
+    prepare(directory, options.steps)
+    widen(directory / LARGE_DIR, seed=0)
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(compare, directory, options.trials, s) for s in range(options.seeds)]
+        found = [task.result() for task in tasks]
+    _print(found, options.trials)
+    write_json(options.json, [asdict(comparison) for comparison in found])
+
+
+def _print(found: list[Comparison], trials: int) -> None:
+    kinds = ("cold", "warm")
+    columns = [(kind, margin) for margin in MARGINS for kind in kinds]
+    header = [f"{kind} to {margin:.0%}" for kind, margin in columns]
+    counts = [[c.trials_until(getattr(c, k), m) for k, m in columns] for c in found]
+    rows = []
+    for one, until in zip(found, counts, strict=True):
+        best = [f"{min(losses):.4f}" for losses in (one.small, one.cold, one.warm)]
+        rows.append([str(one.seed), *best, *(_count(n, trials) for n in until)])
+    medians = [_count(median(column), trials) for column in zip(*counts, strict=True)]
+    rows.append(["median", "", "", "", *medians])
+    print_table(["seed", "small best", "cold best", "warm best", *header], rows)
+    print("\nbest loss so far, mean of the seeds")
+    after = [n for n in SHOWN_TRIALS if n <= trials]
+    curves = [[_mean_best(found, kind, n) for n in after] for kind in kinds]
+    table = [[k, *(f"{v:.4f}" for v in curve)] for k, curve in zip(kinds, curves, strict=True)]
+    print_table(["trials", *map(str, after)], table)
+    each = {kind: median(c.seconds[kind] for c in found) / trials for kind in found[0].seconds}
+    print("\nseconds per trial: " + ", ".join(f"{k} {v:.1f}" for k, v in each.items()))
+
+
+def _count(number: float, trials: int) -> str:
+    return f"> {trials}" if math.isinf(number) else f"{number:g}"
+
+
+def _mean_best(found: list[Comparison], kind: str, trials: int) -> float:
+    return fmean(min(getattr(comparison, kind)[:trials]) for comparison in found)
+
+
+if __name__ == "__main__":
+    main()
