@@ -83,6 +83,7 @@ class Tally:
 
 
 def workplace(directory: Path) -> Path:
+    directory.mkdir(exist_ok=True)
     write_llm(directory / "llm")
     write_data(directory / "data")
     (directory / "sweep.yaml").write_text(json.dumps(SWEEP))
