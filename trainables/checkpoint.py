@@ -25,7 +25,7 @@ from trainables.checkpoint_files import (
 )
 from trainables.config import PretrainConfig
 from trainables.errors import CheckpointError
-from trainables.files import file_digest, new_directory
+from trainables.files import file_digest, new_directory, without_home
 from trainables.models.features import FeatureStatistics
 from trainables.run import Run
 
@@ -42,7 +42,7 @@ def write_checkpoint(directory: Path, run: Run, history: list[dict[str, Any]]) -
         "format_version": FORMAT_VERSION,
         "epoch": run.epoch,
         "step": run.step,
-        "config": run.config.model_dump(),
+        "config": without_home(run.config.model_dump()),
         "feature_statistics": run.inputs.source.statistics.as_dict(),
         "metrics": history[-1] if history else {},
         "history": history,

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -55,14 +56,34 @@ def read_input(path: Path, what: str) -> str:
         raise UserError(f"{path}: cannot be read as {what}: {error}") from None
 
 
+def without_home(value: Any) -> Any:
+    """``value`` with this person's home directory written as ``~`` in all its texts.
+
+    For what others will read; nobody else needs to know where a person keeps things.
+    """
+    match value:
+        case str():
+            home = os.path.expanduser("~")
+            if home in ("~", os.sep):
+                return value
+            return re.sub(rf"(?<![\w./-]){re.escape(home)}(?![\w.-])", "~", value)
+        case dict():
+            return {key: without_home(item) for key, item in value.items()}
+        case list():
+            return [without_home(item) for item in value]
+        case _:
+            return value
+
+
 def write_text(path: Path, text: str) -> None:
     replace_file(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
-def new_directory(path: Path, fill: Callable[[Path], object]) -> None:
+def new_directory(path: Path, fill: Callable[[Path], object], *, replace: bool = False) -> None:
     """``fill`` a directory beside ``path``, flush its files, then rename it to ``path``.
 
-    ``path`` must not exist; a directory that is there is never mixed with a new one.
+    ``path`` must not exist, or it is removed once the new one is whole, with ``replace``; a
+    directory that is there is never mixed with a new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -71,6 +92,8 @@ def new_directory(path: Path, fill: Callable[[Path], object]) -> None:
         fill(aside)
         for file in aside.iterdir():
             _flush(file)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
         aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -35,11 +35,14 @@ EVENTS_FILE = "trials.jsonl"
 CONFIG_FILE = "sweep.yaml"
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock"
+TUNE_DIR = "tune"
 STOP_FILE = "stop"  # made by who wants the sweep to end
 FORMAT_VERSION = 2
 CRC = ', "crc32": '
 DURABLE = ("created", "sweep", "end")  # told to the disk at once, should the power fail
 TRIAL_ID = re.compile(r"trial_\d{1,9}")
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # never a way to another directory
 HISTORY_KEYS = ("epoch", "train_loss", "val_loss", "gate_alpha", "semantic_retention")
 # A trial with one of these statuses is over and has a result that counts.
 MAX_FIGURE = 1e300
@@ -200,6 +203,10 @@ def _check_event(event: Event) -> None:
             raise TypeError("`epoch` is no whole number")
     if "trial_id" in event and not TRIAL_ID.fullmatch(event["trial_id"]):
         raise TypeError("`trial_id` is not one of ours")
+    if event["event"] == "checkpoint":
+        folder, _, name = event["path"].rpartition("/")
+        if folder != f"{TUNE_DIR}/{event['trial_id']}" or not FILE_NAME.fullmatch(name):
+            raise ValueError(f"`path` is none of {event['trial_id']}'s checkpoints")
 
 
 class EventLog:
@@ -296,6 +303,9 @@ MANIFEST_FIELDS = {
     "mode": str,
     "num_trials": int,
     "created": float | int,
+    "python": str,
+    "versions": dict,
+    "inputs": dict,
 }
 
 
@@ -330,6 +340,10 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
             raise TypeError(f"`{key}` is {type(manifest[key]).__name__}")
     if manifest["checksum"] != _checksum(manifest):
         raise ValueError("its checksum does not match")
+    if not SWEEP_NAME.fullmatch(manifest["name"]) or manifest["mode"] not in ("min", "max"):
+        raise ValueError("`name` or `mode` is none that a sweep can have")
+    if not all(map(FILE_NAME.fullmatch, manifest["inputs"])):
+        raise ValueError("`inputs` has names that are no file's")
 
 
 def read_created(directory: Path) -> Event | None:
@@ -373,7 +387,7 @@ def read_sweep(directory: Path) -> SweepRecord:
     for event in read_events(directory):
         try:
             record.apply(event)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("%s: an event was skipped: %r", directory / EVENTS_FILE, error)
     if record.state == "running" and not is_locked(directory):
         record.state = "interrupted"
@@ -390,7 +404,12 @@ def list_sweeps(storage: Path) -> list[Path]:
         return []
     try:
         marks = (MANIFEST_FILE, EVENTS_FILE)
-        found = [p for p in storage.iterdir() if any((p / mark).is_file() for mark in marks)]
+        found = [
+            path
+            for path in storage.iterdir()
+            if not path.name.startswith(".")  # one that is being made, or was not made whole
+            and any((path / mark).is_file() for mark in marks)
+        ]
     except OSError as error:
         raise UserError(f"--storage {storage}: cannot be listed: {error.strerror}") from None
     return sorted(found, key=lambda p: (_created(p), p.name))

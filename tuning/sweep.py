@@ -22,7 +22,7 @@ from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from trainables.errors import UserError
-from trainables.files import file_digest, write_text
+from trainables.files import file_digest, without_home, write_text
 from tuning.cluster import Cluster, ray_cluster
 from tuning.config import (
     ASHA,
@@ -49,6 +49,7 @@ from tuning.space import searched_values
 from tuning.stopping import StopCallback, StopRequests, SweepStopped
 from tuning.store import (
     CONFIG_FILE,
+    TUNE_DIR,
     Event,
     EventLog,
     SweepLock,
@@ -63,7 +64,8 @@ from tuning.store import (
 )
 from tuning.terminal import program, shown_path
 
-TUNE_DIR = "tune"
+# The copies of the data in a sweep's directory, by their keys in its configuration.
+INPUTS = {"tool_registry": "inputs/tools.json", "profiling_data": "inputs/profiling.csv"}
 CHECKPOINTS_PER_TRIAL = 2
 PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb")
 Say = Callable[[str], None]
@@ -169,7 +171,7 @@ def _bytes(created: Event) -> bytes:
 def write_config(directory: Path, config: SweepConfig) -> None:
     """A changed configuration, in the history first: what is there counts."""
     manifest = {**read_manifest(directory), "num_trials": config.num_trials}
-    text = dump_sweep(config)
+    text = dump_sweep(_portable(config))
     _write_created(directory, manifest, text)
     write_manifest(directory, manifest)
     write_text(directory / CONFIG_FILE, text)
@@ -198,13 +200,11 @@ def create_directory(sweep: ResolvedSweep) -> None:
     directory, config = sweep.directory, sweep.config
     aside = directory.with_name(f".{directory.name}.aside-{os.getpid()}")
     data = config.train.data
-    copies = {"tool_registry": "inputs/tools.json", "profiling_data": "inputs/profiling.csv"}
     try:
         (aside / "inputs").mkdir(parents=True)
-        for key, copy in copies.items():
+        for key, copy in INPUTS.items():
             shutil.copyfile(getattr(data, key), aside / copy)
-        portable = _portable(config, copies)
-        text, manifest = dump_sweep(portable), _manifest(sweep, aside)
+        text, manifest = dump_sweep(_portable(config)), _manifest(sweep, aside)
         write_text(aside / CONFIG_FILE, text)
         write_manifest(aside, manifest)
         _write_created(aside, manifest, text)
@@ -217,24 +217,22 @@ def create_directory(sweep: ResolvedSweep) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _portable(config: SweepConfig, copies: dict[str, str]) -> SweepConfig:
-    """Data paths below the sweep's directory; the cache relative to the working directory."""
+def _portable(config: SweepConfig) -> SweepConfig:
+    """Data paths below the sweep's directory; the cache relative to the working directory.
+
+    The directory may be moved, and others may read it.
+    """
     cache = Path(config.train.model.cache_dir)
     if cache.is_relative_to(Path.cwd()):
         cache = cache.relative_to(Path.cwd())
     model = config.train.model.model_copy(update={"cache_dir": str(cache)})
-    data = config.train.data.model_copy(update=copies)
+    data = config.train.data.model_copy(update=INPUTS)
     train = config.train.model_copy(update={"model": model, "data": data})
-    return config.model_copy(update={"train": train, "storage": _without_home(config.storage)})
-
-
-def _without_home(path: str) -> str:
-    """Nobody else needs to know where a person keeps things."""
-    absolute = Path(path).absolute()
-    for base, sign in ((Path.cwd(), "."), (Path.home(), "~")):
-        if absolute.is_relative_to(base):
-            return str(Path(sign) / absolute.relative_to(base))
-    return str(absolute)
+    storage = Path(config.storage).expanduser().absolute()
+    if storage.is_relative_to(Path.cwd()):
+        storage = storage.relative_to(Path.cwd())
+    whole = config.model_copy(update={"train": train, "storage": str(storage)})
+    return SweepConfig.model_validate(without_home(whole.model_dump(mode="json")))
 
 
 def _manifest(sweep: ResolvedSweep, directory: Path) -> dict[str, Any]:

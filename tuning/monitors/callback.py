@@ -13,6 +13,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from trainables.checkpoint_files import checkpoints
+from trainables.files import without_home
 from trainables.metrics import SERIES, scalars
 from tuning.monitors.base import Monitor
 from tuning.schedulers import TIME_ATTRIBUTE
@@ -48,7 +49,7 @@ class SweepCallback(Callback):
         return known.params if known else None
 
     def sweep_event(self, state: str, message: str = "") -> None:
-        self._emit({"event": "sweep", "state": state, "message": message})
+        self._emit({"event": "sweep", "state": state, "message": without_home(message)})
 
     def hosts_event(self, hosts: list[dict[str, Any]]) -> None:
         """What the hosts say of themselves at the end, the seconds spent in steps among it."""
@@ -112,7 +113,7 @@ class SweepCallback(Callback):
         self._end(trial_id, "stopped early", "")
 
     def _end(self, trial_id: str, status: str, message: str) -> None:
-        self.tell("end", trial_id, status=status, message=message)
+        self.tell("end", trial_id, status=status, message=without_home(message))
         if self._keep_best is not None:
             for other in surplus(self._record, self._keep_best):
                 path = self._directory / str(other.checkpoint)
