@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from trainables.errors import UserError
 
+_log = logging.getLogger(__name__)
 MAX_INPUT_BYTES = 1 << 30
 
 
@@ -99,6 +103,19 @@ def new_directory(path: Path, fill: Callable[[Path], object], *, replace: bool =
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Inside it, what safetensors could not write to ``path`` is an OSError, as everywhere else."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
+
+
+OS_ERROR = re.compile(r"os error (\d+)")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 ROOM_SECONDS = 5.0
 
@@ -125,6 +142,16 @@ def wait_for_room(
         if told:
             say(f"there is room again for {path}")
         return result
+
+
+def keep_if_possible(path: Path, write: Callable[[Path], object]) -> None:
+    """A file of a cache: where there is no room for it, or no right to, it is not kept."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with system_errors(path):
+            replace_file(path, write)
+    except OSError as error:
+        _log.warning("%s: not kept for the next time: %s", path, error.strerror)
 
 
 def file_digest(path: Path) -> str:

@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainables.assignment import CRASHED, LANES_IN_TURN, Assignment, Link
 from trainables.checkpoint import load_checkpoint, save_beside
 from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
+from trainables.files import wait_for_room
 from trainables.llm.frozen import FrozenLLM
 from trainables.memory import Footprint, free_bytes
 from trainables.metrics import scalars
@@ -96,10 +98,13 @@ class Lanes:
         self._room_may_have_come = True
 
     def save(self) -> None:
-        """Checkpoints of all runs that are in the middle of an epoch."""
+        """Checkpoints of all runs that are in the middle of an epoch, as far as there is room."""
         for lane in self._lanes.values():
             if lane.run.in_epoch and len(lane.run.series):
-                save_beside(lane.directory, lane.run, lane.history)
+                try:
+                    save_beside(lane.directory, lane.run, lane.history)
+                except OSError as error:  # the one before has to do
+                    _log.warning("%s: no checkpoint in mid-epoch: %s", lane.directory, error)
 
     def work(self) -> Iterator[tuple[str, Report]]:
         """Admit what fits, then one step of the runs whose turn it is; reports by key.
@@ -171,7 +176,8 @@ class Lanes:
             report = lane.pretraining.end_epoch()
             report["outcome"] = "finished" if report["last"] else "running"
             lane.history.append(scalars(report))
-            path = save_beside(lane.directory, lane.run, lane.history)
+            save = partial(save_beside, lane.directory, lane.run, lane.history)
+            path = wait_for_room(save, lane.directory, _log.warning)
         except Exception as error:  # noqa: BLE001 - the other runs must go on
             return self._end(lane, error)
         if report["last"]:

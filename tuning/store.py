@@ -64,6 +64,7 @@ class TrialRecord:
     ended: float | None = None
     waited: float | None = None  # seconds from being requested to the end of the first step
     checkpoint: str | None = None  # relative to the sweep's directory
+    pruned: bool = False  # its checkpoints are not worth their room
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)  # by epoch
     search_state: dict[str, Any] = field(default_factory=dict)  # what a sampler keeps with it
 
@@ -122,7 +123,7 @@ class SweepRecord:
             self.busy = _share_in_steps(event["hosts"], event["time"])
             return
         trial_id = event["trial_id"]
-        if event["event"] == "trial" and trial_id not in self.trials:
+        if trial_id not in self.trials:  # by `trial`, or by another that has all one must know
             state = event.get("state", {})
             self.trials[trial_id] = TrialRecord(trial_id, event["params"], search_state=state)
         trial = self.trials[trial_id]
@@ -132,7 +133,7 @@ class SweepRecord:
             case "history":
                 trial.reports = {m["epoch"]: m for m in event["history"]}
             case "pruned":
-                trial.checkpoint = None
+                trial.checkpoint, trial.pruned = None, True
             case "params":  # of a population: the trial goes on with others
                 trial.params = event["params"]
             case "start":
@@ -145,7 +146,7 @@ class SweepRecord:
                 trial.reports = {e: r for e, r in trial.reports.items() if e < epoch}
                 trial.reports[epoch] = event["metrics"]
             case "checkpoint":
-                trial.checkpoint = event["path"]
+                trial.checkpoint, trial.pruned = event["path"], False
             case "end":
                 trial.status, trial.message = event["status"], event.get("message", "")
                 trial.ended = event["time"]
@@ -155,14 +156,15 @@ class SweepRecord:
         value = trial.metrics.get(self.metric)
         return value if isinstance(value, int | float) and math.isfinite(value) else None
 
-    def best(self) -> TrialRecord | None:
-        """The best trial that has ended well and left a checkpoint; ties go to the earlier."""
+    def ranked(self) -> list[TrialRecord]:
+        """Trials that have ended well and left a checkpoint, best first; ties: the earlier."""
         ended = [t for t in self.trials.values() if t.status in GOOD and t.checkpoint]
         scored = [(value, t) for t in ended if (value := self.value(t)) is not None]
-        if not scored:
-            return None
         sign = 1 if self.mode == "min" else -1
-        return min(scored, key=lambda pair: sign * pair[0])[1]
+        return [t for _, t in sorted(scored, key=lambda pair: sign * pair[0])]
+
+    def best(self) -> TrialRecord | None:
+        return next(iter(self.ranked()), None)
 
     def counts(self) -> dict[str, int]:
         return dict(Counter(t.status for t in self.trials.values()))
@@ -215,10 +217,16 @@ class EventLog:
     While the disk is full the sweep waits here: ``say`` is told, and nothing is lost.
     """
 
-    def __init__(self, directory: Path, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        say: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._path = directory / EVENTS_FILE
         self._file: IO[bytes] = self._path.open("ab", buffering=0)
         self._say = say
+        self._sleep = sleep
         if _ends_within_a_line(self._path):  # a kill cut it off
             self._append(b"\n")
 
@@ -237,11 +245,11 @@ class EventLog:
             try:
                 if self._file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
+            except OSError as error:
                 os.truncate(self._path, end)
-                raise
+                raise OSError(error.errno, error.strerror, str(self._path)) from None
 
-        wait_for_room(append, self._path, self._say)
+        wait_for_room(append, self._path, self._say, self._sleep)
 
 
 def encode(event: Event) -> bytes:
@@ -363,9 +371,12 @@ def read_events(directory: Path, warn: bool = True) -> Iterator[Event]:
     try:
         lines = (directory / EVENTS_FILE).read_bytes().splitlines()
     except FileNotFoundError:
-        return
+        raise UserError(
+            f"{directory / EVENTS_FILE} is missing, and with it all that is known of the trials; "
+            "put it back"
+        ) from None
     except OSError as error:
-        raise UserError(f"{directory / EVENTS_FILE}: cannot be read: {error}") from None
+        raise UserError(f"{directory / EVENTS_FILE}: cannot be read: {error.strerror}") from None
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
@@ -438,22 +449,25 @@ class SweepLock:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / LOCK_FILE
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def acquire(self) -> None:
-        self._file = self._path.open("a")
+        try:
+            self._file = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = self._path.read_text().strip()
+            holder = self._path.read_text(errors="replace").strip()
             self._file.close()
             raise UserError(
                 f"{self._path.parent}: this sweep is already running ({holder or 'elsewhere'}); "
                 "wait for it, or stop it first"
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"pid {os.getpid()}")
-        self._file.flush()
+        with contextlib.suppress(OSError):  # held all the same, though the disk be full
+            self._file.truncate(0)
+            self._file.write(f"pid {os.getpid()}".encode())
 
     def release(self) -> None:
         if self._file is not None:
@@ -464,8 +478,8 @@ def is_locked(directory: Path) -> bool:
     try:
         with (directory / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # there is none, or nobody can take it
+        return False
     return False

@@ -37,7 +37,7 @@ def test_what_goes_wrong_is_counted(
                 (tmp_path / "half-made").touch()
                 return 0, ""
             case "hang":
-                with limited(0.1):
+                with limited(9, 0.1):
                     time.sleep(9)
         return 2, "error: one\nerror: two\n"
 
