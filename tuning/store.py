@@ -369,7 +369,7 @@ def read_created(directory: Path) -> Event | None:
 def read_events(directory: Path, warn: bool = True) -> Iterator[Event]:
     """All whole lines of the history; a damaged one is reported and skipped."""
     try:
-        lines = (directory / EVENTS_FILE).read_bytes().splitlines()
+        lines = (directory / EVENTS_FILE).read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         raise UserError(
             f"{directory / EVENTS_FILE} is missing, and with it all that is known of the trials; "
@@ -377,7 +377,9 @@ def read_events(directory: Path, warn: bool = True) -> Iterator[Event]:
         ) from None
     except OSError as error:
         raise UserError(f"{directory / EVENTS_FILE}: cannot be read: {error.strerror}") from None
-    for number, line in enumerate(lines, start=1):
+    if lines and not lines[-1].endswith(b"\n") and is_locked(directory):
+        lines.pop()  # it is being written
+    for number, line in enumerate(map(bytes.rstrip, lines), start=1):
         if not line:
             continue
         try:

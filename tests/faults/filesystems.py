@@ -49,6 +49,7 @@ def try_full(specimen: Path, place: Path) -> None:
         folder.mkdir()
         fill(storage / "filler")
         assert set(ask(directory).status.values()) == {0}
+        fill(storage / "filler_too")  # what was spare has gone
         said: list[str] = []
         log = EventLog(directory, said.append)
         event = {"event": "sweep", "state": "running", "message": "x" * 9000}
@@ -61,7 +62,7 @@ def try_full(specimen: Path, place: Path) -> None:
         time.sleep(3)
         assert all(thread.is_alive() for thread in waiting), "they wait"
         assert not [p for p in folder.iterdir() if not p.name.startswith(".")]
-        (storage / "filler").unlink()
+        (storage / "filler").unlink()  # there is room again
         for thread in waiting:
             thread.join(30)
         ((_, report),) = reports
