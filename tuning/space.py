@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
@@ -107,6 +107,15 @@ def _check_has_effect(
             )
 
 
+def check_points(points: Sequence[Mapping[str, Any]], config: PretrainConfig, source: str) -> None:
+    """Parameters that are tried without being drawn must give trainings, too."""
+    for number, point in enumerate(points):
+        where = f"{source}: `warm_start.{number}`"
+        trial, size = with_params(config, point, where), llm_hidden_size(config.model)
+        if size:
+            check_heads(trial.model.num_attention_heads, size, f"{where}: `{HEADS}`")
+
+
 def changeable(space: SearchSpace) -> dict[str, Range]:
     """The part of a space that may change while a trial trains."""
     return {
@@ -131,8 +140,10 @@ def searched_heads(space: SearchSpace, config: PretrainConfig) -> list[int]:
 
 def with_params(config: PretrainConfig, params: Mapping[str, Any], where: str) -> PretrainConfig:
     """The configuration of one trial."""
-    mapping = config.model_dump()
+    mapping, known = config.model_dump(), searchable_keys()
     for key, value in params.items():
+        if key not in known:
+            raise ConfigError(f"{where}: `{key}` cannot be searched{did_you_mean(key, known)}")
         set_dotted(mapping, key.split("."), value, where)
     return build(PretrainConfig, mapping, where)
 

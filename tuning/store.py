@@ -35,11 +35,14 @@ EVENTS_FILE = "trials.jsonl"
 CONFIG_FILE = "sweep.yaml"
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock"
+TUNE_DIR = "tune"
 STOP_FILE = "stop"  # made by who wants the sweep to end
 FORMAT_VERSION = 2
 CRC = ', "crc32": '
 DURABLE = ("created", "sweep", "end")  # told to the disk at once, should the power fail
 TRIAL_ID = re.compile(r"trial_\d{1,9}")
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # never a way to another directory
 HISTORY_KEYS = ("epoch", "train_loss", "val_loss", "gate_alpha", "semantic_retention")
 # A trial with one of these statuses is over and has a result that counts.
 MAX_FIGURE = 1e300
@@ -61,6 +64,7 @@ class TrialRecord:
     ended: float | None = None
     waited: float | None = None  # seconds from being requested to the end of the first step
     checkpoint: str | None = None  # relative to the sweep's directory
+    pruned: bool = False  # its checkpoints are not worth their room
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)  # by epoch
     findings: dict[int, list[dict[str, str]]] = field(default_factory=dict)  # by epoch, if any
     search_state: dict[str, Any] = field(default_factory=dict)  # what a sampler keeps with it
@@ -134,7 +138,7 @@ class SweepRecord:
             self.busy = _share_in_steps(event["hosts"], event["time"])
             return
         trial_id = event["trial_id"]
-        if event["event"] == "trial" and trial_id not in self.trials:
+        if trial_id not in self.trials:  # by `trial`, or by another that has all one must know
             state = event.get("state", {})
             self.trials[trial_id] = TrialRecord(trial_id, event["params"], search_state=state)
         trial = self.trials[trial_id]
@@ -145,7 +149,7 @@ class SweepRecord:
                 trial.reports = {m["epoch"]: m for m in event["history"]}
                 trial._forget_after(trial.epoch)
             case "pruned":
-                trial.checkpoint = None
+                trial.checkpoint, trial.pruned = None, True
             case "params":  # of a population: the trial goes on with others
                 trial.params = event["params"]
             case "start":
@@ -160,7 +164,7 @@ class SweepRecord:
                 if found := event.get("findings"):
                     trial.findings[epoch] = found
             case "checkpoint":
-                trial.checkpoint = event["path"]
+                trial.checkpoint, trial.pruned = event["path"], False
             case "end":
                 trial.status, trial.message = event["status"], event.get("message", "")
                 trial.ended = event["time"]
@@ -170,14 +174,15 @@ class SweepRecord:
         value = trial.metrics.get(self.metric)
         return value if isinstance(value, int | float) and math.isfinite(value) else None
 
-    def best(self) -> TrialRecord | None:
-        """The best trial that has ended well and left a checkpoint; ties go to the earlier."""
+    def ranked(self) -> list[TrialRecord]:
+        """Trials that have ended well and left a checkpoint, best first; ties: the earlier."""
         ended = [t for t in self.trials.values() if t.status in GOOD and t.checkpoint]
         scored = [(value, t) for t in ended if (value := self.value(t)) is not None]
-        if not scored:
-            return None
         sign = 1 if self.mode == "min" else -1
-        return min(scored, key=lambda pair: sign * pair[0])[1]
+        return [t for _, t in sorted(scored, key=lambda pair: sign * pair[0])]
+
+    def best(self) -> TrialRecord | None:
+        return next(iter(self.ranked()), None)
 
     def counts(self) -> dict[str, int]:
         return dict(Counter(t.status for t in self.trials.values()))
@@ -221,6 +226,10 @@ def _check_event(event: Event) -> None:
             raise TypeError("a finding is no text")
     if "trial_id" in event and not TRIAL_ID.fullmatch(event["trial_id"]):
         raise TypeError("`trial_id` is not one of ours")
+    if event["event"] == "checkpoint":
+        folder, _, name = event["path"].rpartition("/")
+        if folder != f"{TUNE_DIR}/{event['trial_id']}" or not FILE_NAME.fullmatch(name):
+            raise ValueError(f"`path` is none of {event['trial_id']}'s checkpoints")
 
 
 class EventLog:
@@ -229,10 +238,16 @@ class EventLog:
     While the disk is full the sweep waits here: ``say`` is told, and nothing is lost.
     """
 
-    def __init__(self, directory: Path, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        say: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._path = directory / EVENTS_FILE
         self._file: IO[bytes] = self._path.open("ab", buffering=0)
         self._say = say
+        self._sleep = sleep
         if _ends_within_a_line(self._path):  # a kill cut it off
             self._append(b"\n")
 
@@ -251,11 +266,11 @@ class EventLog:
             try:
                 if self._file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
+            except OSError as error:
                 os.truncate(self._path, end)
-                raise
+                raise OSError(error.errno, error.strerror, str(self._path)) from None
 
-        wait_for_room(append, self._path, self._say)
+        wait_for_room(append, self._path, self._say, self._sleep)
 
 
 def encode(event: Event) -> bytes:
@@ -317,6 +332,9 @@ MANIFEST_FIELDS = {
     "mode": str,
     "num_trials": int,
     "created": float | int,
+    "python": str,
+    "versions": dict,
+    "inputs": dict,
 }
 
 
@@ -351,6 +369,10 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
             raise TypeError(f"`{key}` is {type(manifest[key]).__name__}")
     if manifest["checksum"] != _checksum(manifest):
         raise ValueError("its checksum does not match")
+    if not SWEEP_NAME.fullmatch(manifest["name"]) or manifest["mode"] not in ("min", "max"):
+        raise ValueError("`name` or `mode` is none that a sweep can have")
+    if not all(map(FILE_NAME.fullmatch, manifest["inputs"])):
+        raise ValueError("`inputs` has names that are no file's")
 
 
 def read_created(directory: Path) -> Event | None:
@@ -368,12 +390,17 @@ def read_created(directory: Path) -> Event | None:
 def read_events(directory: Path, warn: bool = True) -> Iterator[Event]:
     """All whole lines of the history; a damaged one is reported and skipped."""
     try:
-        lines = (directory / EVENTS_FILE).read_bytes().splitlines()
+        lines = (directory / EVENTS_FILE).read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
-        return
+        raise UserError(
+            f"{directory / EVENTS_FILE} is missing, and with it all that is known of the trials; "
+            "put it back"
+        ) from None
     except OSError as error:
-        raise UserError(f"{directory / EVENTS_FILE}: cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+        raise UserError(f"{directory / EVENTS_FILE}: cannot be read: {error.strerror}") from None
+    if lines and not lines[-1].endswith(b"\n") and is_locked(directory):
+        lines.pop()  # it is being written
+    for number, line in enumerate(map(bytes.rstrip, lines), start=1):
         if not line:
             continue
         try:
@@ -394,7 +421,7 @@ def read_sweep(directory: Path) -> SweepRecord:
     for event in read_events(directory):
         try:
             record.apply(event)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("%s: an event was skipped: %r", directory / EVENTS_FILE, error)
     if record.state == "running" and not is_locked(directory):
         record.state = "interrupted"
@@ -411,7 +438,12 @@ def list_sweeps(storage: Path) -> list[Path]:
         return []
     try:
         marks = (MANIFEST_FILE, EVENTS_FILE)
-        found = [p for p in storage.iterdir() if any((p / mark).is_file() for mark in marks)]
+        found = [
+            path
+            for path in storage.iterdir()
+            if not path.name.startswith(".")  # one that is being made, or was not made whole
+            and any((path / mark).is_file() for mark in marks)
+        ]
     except OSError as error:
         raise UserError(f"--storage {storage}: cannot be listed: {error.strerror}") from None
     return sorted(found, key=lambda p: (_created(p), p.name))
@@ -440,22 +472,25 @@ class SweepLock:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / LOCK_FILE
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def acquire(self) -> None:
-        self._file = self._path.open("a")
+        try:
+            self._file = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = self._path.read_text().strip()
+            holder = self._path.read_text(errors="replace").strip()
             self._file.close()
             raise UserError(
                 f"{self._path.parent}: this sweep is already running ({holder or 'elsewhere'}); "
                 "wait for it, or stop it first"
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"pid {os.getpid()}")
-        self._file.flush()
+        with contextlib.suppress(OSError):  # held all the same, though the disk be full
+            self._file.truncate(0)
+            self._file.write(f"pid {os.getpid()}".encode())
 
     def release(self) -> None:
         if self._file is not None:
@@ -466,8 +501,8 @@ def is_locked(directory: Path) -> bool:
     try:
         with (directory / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # there is none, or nobody can take it
+        return False
     return False

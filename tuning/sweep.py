@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from trainables.errors import UserError
-from trainables.files import file_digest, write_text
+from trainables.files import file_digest, wait_for_room, without_home, write_text
 from tuning.cluster import Cluster, ray_cluster
 from tuning.config import (
     ASHA,
@@ -40,6 +42,7 @@ from tuning.mailbox import DRIVER_SHARE, HEAD_NODE
 from tuning.monitors.base import Monitor
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
+from tuning.monitors.room import RoomCallback
 from tuning.monitors.table import TableMonitor, make_console
 from tuning.monitors.wandb import WandbMonitor
 from tuning.resuming import take_up
@@ -49,6 +52,7 @@ from tuning.space import searched_values
 from tuning.stopping import StopCallback, StopRequests, SweepStopped
 from tuning.store import (
     CONFIG_FILE,
+    TUNE_DIR,
     Event,
     EventLog,
     SweepLock,
@@ -61,9 +65,10 @@ from tuning.store import (
     with_checksum,
     write_manifest,
 )
-from tuning.terminal import program, shown_path
+from tuning.terminal import program, run_tune, shown_path
 
-TUNE_DIR = "tune"
+# The copies of the data in a sweep's directory, by their keys in its configuration.
+INPUTS = {"tool_registry": "inputs/tools.json", "profiling_data": "inputs/profiling.csv"}
 CHECKPOINTS_PER_TRIAL = 2
 PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb")
 Say = Callable[[str], None]
@@ -98,7 +103,7 @@ def resume(
         config = read_config(directory, overrides)
         check_inputs(directory)
         if overrides:
-            write_config(directory, config)
+            write_config(directory, config, say)
         record = read_sweep(directory)
         over = sum(t.ended is not None for t in record.trials.values())
         say(
@@ -166,17 +171,17 @@ def _bytes(created: Event) -> bytes:
     return str(created["sweep"]).encode()
 
 
-def write_config(directory: Path, config: SweepConfig) -> None:
+def write_config(directory: Path, config: SweepConfig, say: Say) -> None:
     """A changed configuration, in the history first: what is there counts."""
     manifest = {**read_manifest(directory), "num_trials": config.num_trials}
-    text = dump_sweep(config)
-    _write_created(directory, manifest, text)
-    write_manifest(directory, manifest)
-    write_text(directory / CONFIG_FILE, text)
+    text = dump_sweep(_portable(config))
+    _write_created(directory, manifest, text, say)
+    wait_for_room(lambda: write_manifest(directory, manifest), directory, say)
+    wait_for_room(lambda: write_text(directory / CONFIG_FILE, text), directory, say)
 
 
-def _write_created(directory: Path, manifest: dict[str, Any], text: str) -> None:
-    log = EventLog(directory)
+def _write_created(directory: Path, manifest: dict[str, Any], text: str, say: Say) -> None:
+    log = EventLog(directory, say)
     log.write({"event": "created", "manifest": with_checksum(manifest), "sweep": text})
     log.close()
 
@@ -198,43 +203,44 @@ def create_directory(sweep: ResolvedSweep) -> None:
     directory, config = sweep.directory, sweep.config
     aside = directory.with_name(f".{directory.name}.aside-{os.getpid()}")
     data = config.train.data
-    copies = {"tool_registry": "inputs/tools.json", "profiling_data": "inputs/profiling.csv"}
     try:
         (aside / "inputs").mkdir(parents=True)
-        for key, copy in copies.items():
+        for key, copy in INPUTS.items():
             shutil.copyfile(getattr(data, key), aside / copy)
-        portable = _portable(config, copies)
-        text, manifest = dump_sweep(portable), _manifest(sweep, aside)
+        text, manifest = dump_sweep(_portable(config)), _manifest(sweep, aside)
         write_text(aside / CONFIG_FILE, text)
         write_manifest(aside, manifest)
-        _write_created(aside, manifest, text)
+        _write_created(aside, manifest, text, _refuse)
         aside.rename(directory)
-    except FileExistsError:
-        raise UserError(f"the name `{sweep.name}` is already used: {directory}") from None
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise UserError(f"the name `{sweep.name}` is already used: {directory}") from None
         raise UserError(f"`storage`: {directory} cannot be written: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _portable(config: SweepConfig, copies: dict[str, str]) -> SweepConfig:
-    """Data paths below the sweep's directory; the cache relative to the working directory."""
+def _refuse(line: str) -> None:
+    """Nobody waits for room before a sweep has begun."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _portable(config: SweepConfig) -> SweepConfig:
+    """Data paths below the sweep's directory; the cache relative to the working directory.
+
+    The directory may be moved, and others may read it.
+    """
     cache = Path(config.train.model.cache_dir)
     if cache.is_relative_to(Path.cwd()):
         cache = cache.relative_to(Path.cwd())
     model = config.train.model.model_copy(update={"cache_dir": str(cache)})
-    data = config.train.data.model_copy(update=copies)
+    data = config.train.data.model_copy(update=INPUTS)
     train = config.train.model_copy(update={"model": model, "data": data})
-    return config.model_copy(update={"train": train, "storage": _without_home(config.storage)})
-
-
-def _without_home(path: str) -> str:
-    """Nobody else needs to know where a person keeps things."""
-    absolute = Path(path).absolute()
-    for base, sign in ((Path.cwd(), "."), (Path.home(), "~")):
-        if absolute.is_relative_to(base):
-            return str(Path(sign) / absolute.relative_to(base))
-    return str(absolute)
+    storage = Path(config.storage).expanduser().absolute()
+    if storage.is_relative_to(Path.cwd()):
+        storage = storage.relative_to(Path.cwd())
+    whole = config.model_copy(update={"train": train, "storage": str(storage)})
+    return SweepConfig.model_validate(without_home(whole.model_dump(mode="json")))
 
 
 def _manifest(sweep: ResolvedSweep, directory: Path) -> dict[str, Any]:
@@ -254,10 +260,19 @@ def _manifest(sweep: ResolvedSweep, directory: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Any:
+    """One process at a time; what the system refuses in the directory is told in one line."""
     lock = SweepLock(directory)
     lock.acquire()
     try:
         yield
+    except OSError as error:
+        path = Path(os.fsdecode(error.filename2 or error.filename or ""))
+        if not path.is_relative_to(directory):
+            raise
+        raise UserError(
+            f"{path} cannot be used: {error.strerror}; nothing is lost, go on when it can: "
+            f"{run_tune('resume', str(directory))}"
+        ) from None
     finally:
         lock.release()
 
@@ -273,7 +288,7 @@ def _run(
     requests = StopRequests(directory, config.time_budget)
     callback = SweepCallback(
         record,
-        EventLog(directory, say),
+        EventLog(directory, say, requests.wait),
         directory,
         None if isinstance(config.scheduler, PBT) else config.keep_best,
     )
@@ -281,13 +296,16 @@ def _run(
         with requests.listening():
             _train(directory, config, record, callback, requests, say, retry_failed)
     except SweepStopped as stopped:
-        callback.sweep_event("interrupted", stopped.reason)
+        with contextlib.suppress(SweepStopped):  # no room, and nobody wants to wait for it
+            callback.sweep_event("interrupted", stopped.reason)
     except (RayError, FleetGoneError, ConnectionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         callback.sweep_event("interrupted", f"Ray failed: {reason}")
     finally:
         callback.close()
-    _derive(directory, config, record)
+    with contextlib.suppress(SweepStopped):
+        derive = partial(_derive, directory, config, record)
+        wait_for_room(derive, directory, say, requests.wait)
 
 
 def _train(
@@ -309,7 +327,7 @@ def _train(
             say(f"      dashboard http://{cluster.dashboard} (its token: run `{token}`)")
         if config.deterministic is None:
             config = config.model_copy(update={"deterministic": not cluster.has_gpu})
-            write_config(directory, config)
+            write_config(directory, config, say)
         train = config.train
         training = train.training.model_copy(update={"deterministic": config.deterministic})
         train = train.model_copy(update={"training": training})
@@ -325,7 +343,7 @@ def _train(
             try:
                 with requests.only_between_events():
                     run_tune_experiment(
-                        directory, config, execution, record, starts, callback, requests
+                        directory, config, execution, record, starts, callback, requests, say
                     )
             except SweepStopped:
                 with contextlib.suppress(RayError):
@@ -343,6 +361,7 @@ def run_tune_experiment(
     starts: Sequence[Start],
     callback: SweepCallback,
     requests: StopRequests,
+    say: Say,
 ) -> None:
     execution.trainable.__qualname__ = "Trial"  # what the dashboard shows as its class
     # Its own name: the cluster keeps trainables by name, and may run another sweep.
@@ -409,7 +428,12 @@ def run_tune_experiment(
         max_failures=config.retries,
         raise_on_failed_trial=False,
         reuse_actors=execution.reuse_actors,
-        callbacks=[StopCallback(requests.check), callback, *execution.callbacks],
+        callbacks=[
+            StopCallback(requests.check),
+            callback,
+            RoomCallback(directory, record, say),
+            *execution.callbacks,
+        ],
         trial_name_creator=_name,
         trial_dirname_creator=_name,
         verbose=0,
@@ -448,9 +472,9 @@ def _derive(directory: Path, config: SweepConfig, record: SweepRecord) -> None:
             ]
             write_text(folder / "result.json", "".join(json.dumps(row) + "\n" for row in rows))
     if record.best() is not None:
-        from tuning.export import export_best
+        from tuning.export import write_best
 
-        export_best(directory, record, directory / "best", replace=True)
+        write_best(directory, record, directory / "best", replace=True)
 
 
 def _checkpoints_kept(config: SweepConfig) -> int:

@@ -67,7 +67,8 @@ def write_sweep(
     directory = storage / name
     directory.mkdir(parents=True)
     facts = {"metric": "val_loss", "mode": "min", "num_trials": 6, "created": created}
-    write_manifest(directory, {"name": name, **facts})
+    made_with: dict[str, Any] = {"python": "3.11", "versions": {}, "inputs": {}}
+    write_manifest(directory, {"name": name, **facts, **made_with})
     log = EventLog(directory)
     for event in events:
         log.write(event)
@@ -131,6 +132,10 @@ BAD_EVENTS = [
     {"event": "trial", "trial_id": 5, "params": {}},
     {"event": "end", "trial_id": "trial_0000", "status": ["x"], "time": 1},
     {"event": "checkpoint", "trial_id": "trial_0000", "path": 5},
+    {"event": "checkpoint", "trial_id": "trial_0000", "path": "tune/trial_0000/.."},
+    {"event": "checkpoint", "trial_id": "trial_0000", "path": "tune/trial_0001/checkpoint_000001"},
+    {"event": "checkpoint", "trial_id": "trial_0000", "path": "../outside/checkpoint_000001"},
+    {"event": "checkpoint", "trial_id": "trial_0000", "path": "/etc"},
     {"event": "sweep", "state": ["a"]},
     {"event": "something else"},
 ]
