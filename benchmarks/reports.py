@@ -116,9 +116,7 @@ def main() -> None:
                 trainable, lambda: CONCURRENT, CONCURRENT, 7, 128, reuse_actors=True
             )
             requests = StopRequests(directory, None)
-            run_tune_experiment(
-                directory, config, execution, record, [], callback, requests, print
-            )
+            run_tune_experiment(directory, config, execution, record, [], callback, requests, print)
             callback.close()
         told = sum(len(t.reports) for t in _record(directory, record).trials.values())
     assert told == options.trials * options.epochs, f"{told} reports arrived"
