@@ -28,12 +28,12 @@ from trainables.metrics import METRICS, SERIES
 from tuning.cluster import ray_cluster
 from tuning.config import load_sweep
 from tuning.execution import Execution
+from tuning.experiment import run_tune_experiment
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.packed_trial import PackedSettings, PackedTrial
 from tuning.stopping import StopRequests
 from tuning.store import EventLog, SweepRecord, read_sweep, write_manifest
-from tuning.sweep import run_tune_experiment
 
 CONCURRENT = 4
 WARM = 100

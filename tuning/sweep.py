@@ -3,74 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
-import os
-import platform
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from ray import tune
 from ray.exceptions import RayError
-from ray.tune import PlacementGroupFactory, ResultGrid
+from ray.tune import ResultGrid
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from trainables.errors import UserError
-from trainables.files import file_digest, wait_for_room, without_home, write_text
+from trainables.files import wait_for_room, write_text
 from tuning.cluster import Cluster, ray_cluster
 from tuning.config import (
-    ASHA,
     PBT,
-    NoScheduler,
     ResolvedSweep,
     SweepConfig,
-    dump_sweep,
-    load_sweep,
 )
+from tuning.directory import check_inputs, create_directory, locked, read_config, write_config
 from tuning.execution import Execution, open_execution
+from tuning.experiment import run_tune_experiment
 from tuning.fleet import FleetGoneError
-from tuning.halving import Halving, rungs_of
-from tuning.mailbox import DRIVER_SHARE, HEAD_NODE
 from tuning.monitors.base import Monitor
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
-from tuning.monitors.room import RoomCallback
 from tuning.monitors.table import TableMonitor, make_console
 from tuning.monitors.wandb import WandbMonitor
 from tuning.resuming import take_up
-from tuning.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
-from tuning.search import OptunaSearcher, Start, Suggestions, export_study
-from tuning.space import searched_values
-from tuning.stopping import StopCallback, StopRequests, SweepStopped
+from tuning.search import export_study
+from tuning.stopping import StopRequests, SweepStopped
 from tuning.store import (
-    CONFIG_FILE,
     TUNE_DIR,
-    Event,
     EventLog,
-    SweepLock,
     SweepRecord,
-    now,
-    read_created,
     read_manifest,
     read_sweep,
-    trial_name,
-    with_checksum,
-    write_manifest,
 )
-from tuning.terminal import program, run_tune, shown_path
+from tuning.terminal import program, shown_path
 
-# The copies of the data in a sweep's directory, by their keys in its configuration.
-INPUTS = {"tool_registry": "inputs/tools.json", "profiling_data": "inputs/profiling.csv"}
-CHECKPOINTS_PER_TRIAL = 2
-PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb")
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -80,7 +54,7 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
     directory = sweep.directory
     data = sweep.config.train.data
     create_directory(sweep)
-    with _locked(directory):
+    with locked(directory):
         config = read_config(directory)
         where = shown_path(directory)
         say(f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {where}")
@@ -99,7 +73,7 @@ def resume(
     directory: Path, overrides: Sequence[str], say: Say, *, retry_failed: bool = False
 ) -> None:
     """Go on with a sweep where its history ends, with whatever may be changed changed."""
-    with _locked(directory):
+    with locked(directory):
         config = read_config(directory, overrides)
         check_inputs(directory)
         if overrides:
@@ -131,150 +105,6 @@ def results(directory: Path) -> ResultGrid:
             trials=[by_name[name] for name in sorted(by_name)],
         )
     )
-
-
-# What a resumed sweep may do otherwise; all else would make its trials incomparable.
-MAY_CHANGE = (
-    "num_trials",
-    "time_budget",
-    "search_space",
-    "search",
-    "scheduler",
-    "max_concurrent",
-    "execution",
-    "retries",
-    "keep_best",
-)
-
-
-def read_config(directory: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """A sweep's configuration as its history has it, and what ``overrides`` make of it."""
-    path = directory / CONFIG_FILE
-    recorded = read_created(directory)
-    if recorded is not None and (not path.is_file() or path.read_bytes() != _bytes(recorded)):
-        _log.warning("%s is damaged or was changed: put back from the history", path)
-        write_text(path, recorded["sweep"])
-    config = load_sweep(path)
-    if not overrides:
-        return config
-    changed = load_sweep(path, overrides)
-    for key in SweepConfig.model_fields:
-        if key not in MAY_CHANGE and getattr(changed, key) != getattr(config, key):
-            raise UserError(
-                f"`{key}` cannot be changed in a sweep that has begun; can be: "
-                f"{', '.join(MAY_CHANGE)}; start another with `launch`"
-            )
-    return changed
-
-
-def _bytes(created: Event) -> bytes:
-    return str(created["sweep"]).encode()
-
-
-def write_config(directory: Path, config: SweepConfig, say: Say) -> None:
-    """A changed configuration, in the history first: what is there counts."""
-    manifest = {**read_manifest(directory), "num_trials": config.num_trials}
-    text = dump_sweep(_portable(config))
-    _write_created(directory, manifest, text, say)
-    wait_for_room(lambda: write_manifest(directory, manifest), directory, say)
-    wait_for_room(lambda: write_text(directory / CONFIG_FILE, text), directory, say)
-
-
-def _write_created(directory: Path, manifest: dict[str, Any], text: str, say: Say) -> None:
-    log = EventLog(directory, say)
-    log.write({"event": "created", "manifest": with_checksum(manifest), "sweep": text})
-    log.close()
-
-
-def check_inputs(directory: Path) -> None:
-    """The copies of the data must be those that the sweep began with."""
-    for name, digest in read_manifest(directory)["inputs"].items():
-        path = directory / "inputs" / name
-        if not path.is_file() or file_digest(path) != digest:
-            state = "damaged or changed" if path.is_file() else "missing"
-            raise UserError(
-                f"{path} is {state}, and the sweep cannot go on without the data it began with; "
-                "put the original file there"
-            )
-
-
-def create_directory(sweep: ResolvedSweep) -> None:
-    """The sweep's directory with copies of its inputs, whole or not at all."""
-    directory, config = sweep.directory, sweep.config
-    aside = directory.with_name(f".{directory.name}.aside-{os.getpid()}")
-    data = config.train.data
-    try:
-        (aside / "inputs").mkdir(parents=True)
-        for key, copy in INPUTS.items():
-            shutil.copyfile(getattr(data, key), aside / copy)
-        text, manifest = dump_sweep(_portable(config)), _manifest(sweep, aside)
-        write_text(aside / CONFIG_FILE, text)
-        write_manifest(aside, manifest)
-        _write_created(aside, manifest, text, _refuse)
-        aside.rename(directory)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise UserError(f"the name `{sweep.name}` is already used: {directory}") from None
-        raise UserError(f"`storage`: {directory} cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _refuse(line: str) -> None:
-    """Nobody waits for room before a sweep has begun."""
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _portable(config: SweepConfig) -> SweepConfig:
-    """Data paths below the sweep's directory; the cache relative to the working directory.
-
-    The directory may be moved, and others may read it.
-    """
-    cache = Path(config.train.model.cache_dir)
-    if cache.is_relative_to(Path.cwd()):
-        cache = cache.relative_to(Path.cwd())
-    model = config.train.model.model_copy(update={"cache_dir": str(cache)})
-    data = config.train.data.model_copy(update=INPUTS)
-    train = config.train.model_copy(update={"model": model, "data": data})
-    storage = Path(config.storage).expanduser().absolute()
-    if storage.is_relative_to(Path.cwd()):
-        storage = storage.relative_to(Path.cwd())
-    whole = config.model_copy(update={"train": train, "storage": str(storage)})
-    return SweepConfig.model_validate(without_home(whole.model_dump(mode="json")))
-
-
-def _manifest(sweep: ResolvedSweep, directory: Path) -> dict[str, Any]:
-    inputs = sorted((directory / "inputs").iterdir())
-    return {
-        "name": sweep.name,
-        "created": now(),
-        "metric": sweep.config.metric,
-        "mode": sweep.config.mode,
-        "num_trials": sweep.config.num_trials,
-        "num_epochs": sweep.config.train.training.num_epochs,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "inputs": {path.name: file_digest(path) for path in inputs},
-    }
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Any:
-    """One process at a time; what the system refuses in the directory is told in one line."""
-    lock = SweepLock(directory)
-    lock.acquire()
-    try:
-        yield
-    except OSError as error:
-        path = Path(os.fsdecode(error.filename2 or error.filename or ""))
-        if not path.is_relative_to(directory):
-            raise
-        raise UserError(
-            f"{path} cannot be used: {error.strerror}; nothing is lost, go on when it can: "
-            f"{run_tune('resume', str(directory))}"
-        ) from None
-    finally:
-        lock.release()
 
 
 def _run(
@@ -353,108 +183,6 @@ def _train(
             callback.sweep_event(*_outcome(record))
 
 
-def run_tune_experiment(
-    directory: Path,
-    config: SweepConfig,
-    execution: Execution,
-    record: SweepRecord,
-    starts: Sequence[Start],
-    callback: SweepCallback,
-    requests: StopRequests,
-    say: Say,
-) -> None:
-    execution.trainable.__qualname__ = "Trial"  # what the dashboard shows as its class
-    # Its own name: the cluster keeps trainables by name, and may run another sweep.
-    name = f"pretrain_encoder_{uuid.uuid4().hex}"
-    tune.register_trainable(name, execution.trainable)
-    halving = _halving(config, record)
-    pausing = isinstance(config.scheduler, PAUSING)
-    if pausing:  # it compares trials that have to be there, not those that happen to have come
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(config.num_trials)
-    else:
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(execution.concurrent)
-    epochs = config.train.training.num_epochs
-    if halving is not None:
-        scheduler: TrialScheduler = SuccessiveHalving(halving, config.metric, execution.limit)
-    else:
-        made = make_scheduler(
-            config.scheduler, epochs, config.search_space, config.metric, config.mode
-        )
-        scheduler = recall(made, record)
-    live: set[str] = set()
-
-    def room() -> bool:
-        if isinstance(scheduler, SuccessiveHalving):
-            return scheduler.room
-        return pausing or len(live) < execution.limit()
-
-    def goes_on(start: Start) -> bool | None:
-        epoch = record.trials[trial_name(start.number)].epoch
-        return True if halving is None else halving.goes_on(start.number, epoch)
-
-    def stop(number: int) -> None:
-        if halving is not None:
-            halving.end(number)
-        callback.stopped_early(trial_name(number))
-
-    searcher = OptunaSearcher(
-        Suggestions(
-            config.search_space,
-            config.search,
-            record,
-            halving,
-            config.warm_start,
-            fixed=searched_values(config.train, config.search_space),
-        ),
-        record,
-        starts,
-        live,
-        room=room,
-        goes_on=goes_on,
-        stop=stop,
-    )
-    if searcher.has_ended:
-        return
-    share = 0.9 / execution.concurrent if pausing else DRIVER_SHARE
-    tune.run(
-        name,
-        name=TUNE_DIR,
-        storage_path=str(directory),
-        num_samples=searcher.left,
-        resources_per_trial=PlacementGroupFactory([{HEAD_NODE: share}]),
-        search_alg=searcher,
-        scheduler=scheduler,
-        checkpoint_config=tune.CheckpointConfig(num_to_keep=_checkpoints_kept(config)),
-        max_failures=config.retries,
-        raise_on_failed_trial=False,
-        reuse_actors=execution.reuse_actors,
-        callbacks=[
-            StopCallback(requests.check),
-            callback,
-            RoomCallback(directory, record, say),
-            *execution.callbacks,
-        ],
-        trial_name_creator=_name,
-        trial_dirname_creator=_name,
-        verbose=0,
-    )
-
-
-def _halving(config: SweepConfig, record: SweepRecord) -> Halving | None:
-    """What makes a sweep independent of the order of arrival, where that is wanted and known."""
-    if not config.deterministic:
-        return None
-    match config.scheduler:
-        case ASHA() as asha:
-            epochs = config.train.training.num_epochs
-            rungs = rungs_of(min(asha.grace_epochs, epochs), asha.reduction_factor, epochs)
-            return Halving.of_record(record, rungs, asha.reduction_factor, config.group)
-        case NoScheduler():
-            return Halving.of_record(record, (), 2, config.group)
-        case _:
-            return None
-
-
 def _derive(directory: Path, config: SweepConfig, record: SweepRecord) -> None:
     """What others read of a sweep, made from its history: nothing in it can be missing or twice."""
     export_study(record, config.search_space, directory / "study.journal")
@@ -475,19 +203,6 @@ def _derive(directory: Path, config: SweepConfig, record: SweepRecord) -> None:
         from tuning.export import write_best
 
         write_best(directory, record, directory / "best", replace=True)
-
-
-def _checkpoints_kept(config: SweepConfig) -> int:
-    """Of each trial; a population copies those of the last comparison."""
-    match config.scheduler:
-        case PBT(interval_epochs=epochs):
-            return 2 * (epochs + CHECKPOINTS_PER_TRIAL)
-        case _:
-            return CHECKPOINTS_PER_TRIAL
-
-
-def _name(trial: Trial) -> str:
-    return trial_name(trial.config["number"])
 
 
 def _resources(cluster: Cluster) -> str:

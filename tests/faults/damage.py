@@ -16,9 +16,9 @@ from tests.faults.specimen import NAME
 from trainables.checkpoint_files import read_meta
 from trainables.errors import UserError
 from tuning.cli import main
+from tuning.directory import check_inputs, locked, read_config
 from tuning.resuming import take_up
 from tuning.store import EventLog, read_sweep
-from tuning.sweep import _locked, check_inputs, read_config
 
 CHECKPOINT_FILES = (
     "encoder.json encoder.safetensors meta.json optimizer.safetensors random.safetensors".split()
@@ -106,7 +106,7 @@ def ask(directory: Path, commands: list[str] = READING) -> Answers:
 
 def resume(directory: Path) -> list[tuple[int, dict[str, Any], int]]:
     """As ``tuning.sweep.resume``, up to Ray: what goes on, and after which epoch."""
-    with _locked(directory):
+    with locked(directory):
         config = read_config(directory)
         check_inputs(directory)
         record = read_sweep(directory)

@@ -15,8 +15,8 @@ from tests.faults.damage import ask
 from tests.faults.specimen import NAME, make_lanes
 from trainables.assignment import Assignment
 from trainables.checkpoint_files import read_meta
+from tuning.directory import read_config
 from tuning.store import EventLog
-from tuning.sweep import read_config
 
 
 @contextlib.contextmanager

@@ -21,10 +21,11 @@ from trainables.preparation import prepare_inputs
 from trainables.pretraining import Report
 from trainables.run import DeviceInputs
 from tuning.config import ResolvedSweep, SweepConfig, load_sweep
+from tuning.directory import create_directory, read_config
 from tuning.monitors.callback import SweepCallback
 from tuning.space import with_params
 from tuning.store import EventLog, SweepRecord, trial_name
-from tuning.sweep import _derive, create_directory, read_config
+from tuning.sweep import _derive
 
 NAME = "specimen"
 EPOCHS = 3

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tuning.config import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
+from tuning.directory import create_directory
 from tuning.store import CONFIG_FILE, read_manifest
-from tuning.sweep import create_directory
 
 README = Path(__file__).parents[2] / "README.md"
 

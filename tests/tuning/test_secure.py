@@ -21,11 +21,11 @@ from trainables.files import without_home
 from trainables.llm.frozen import FrozenLLM
 from tuning.cli import main
 from tuning.config import load_sweep
+from tuning.directory import check_inputs
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.wandb import run_config
 from tuning.space import with_params
 from tuning.store import EventLog, SweepRecord, read_manifest, read_sweep, write_manifest
-from tuning.sweep import check_inputs
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 ESCAPES = ["../../outside/x", "/outside/x", "tune/../../../outside/x", "tune/trial_0000/.."]
@@ -169,7 +169,7 @@ import sys, time
 from pathlib import Path
 from tuning.config import ResolvedSweep, load_sweep
 from tuning.store import SweepLock
-from tuning.sweep import create_directory
+from tuning.directory import create_directory
 from trainables.errors import UserError
 sweep = ResolvedSweep("same", load_sweep(None, [f"storage={sys.argv[1]}"]))
 print("ready", flush=True)
