@@ -32,8 +32,9 @@ from tuning.experiment import run_tune_experiment
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.packed_trial import PackedSettings, PackedTrial
+from tuning.record import SweepRecord
 from tuning.stopping import StopRequests
-from tuning.store import EventLog, SweepRecord, read_sweep, write_manifest
+from tuning.store import EventLog, read_sweep, write_manifest
 
 CONCURRENT = 4
 WARM = 100

@@ -38,9 +38,10 @@ from trainables.errors import TrialEndedError
 from tuning.config import ResolvedSweep, SweepConfig, load_sweep
 from tuning.directory import create_directory
 from tuning.execution import prepared_inputs
+from tuning.record import SweepRecord, trial_name
 from tuning.search import Suggestions
 from tuning.space import searched_values, with_params
-from tuning.store import EventLog, SweepRecord, now, trial_name
+from tuning.store import EventLog, now
 from tuning.warm_start import warm_started
 
 PROCESSES = 2

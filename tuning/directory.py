@@ -21,9 +21,9 @@ from tuning.config import (
     dump_sweep,
     load_sweep,
 )
+from tuning.record import Event
 from tuning.store import (
     CONFIG_FILE,
-    Event,
     EventLog,
     SweepLock,
     now,

@@ -23,15 +23,11 @@ from tuning.halving import Halving, rungs_of
 from tuning.mailbox import DRIVER_SHARE, HEAD_NODE
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.room import RoomCallback
+from tuning.record import TUNE_DIR, SweepRecord, trial_name
 from tuning.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
 from tuning.search import OptunaSearcher, Start, Suggestions
 from tuning.space import searched_values
 from tuning.stopping import StopCallback, StopRequests
-from tuning.store import (
-    TUNE_DIR,
-    SweepRecord,
-    trial_name,
-)
 
 Say = Callable[[str], None]
 

@@ -18,7 +18,8 @@ from trainables.checkpoint_files import (
 )
 from trainables.errors import CheckpointError, UserError
 from trainables.files import exists, new_directory
-from tuning.store import SweepRecord, TrialRecord, read_manifest
+from tuning.record import SweepRecord, TrialRecord
+from tuning.store import read_manifest
 
 _log = logging.getLogger(__name__)
 ENCODER_FILES = (WEIGHTS_FILE, ENCODER_CONFIG_FILE)

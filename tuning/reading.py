@@ -14,7 +14,8 @@ from trainables.errors import UserError
 from tuning.disk import free_bytes, used_bytes
 from tuning.export import best_of
 from tuning.monitors.table import figure, short_params, trial_table
-from tuning.store import SweepRecord, TrialRecord, list_sweeps, read_sweep
+from tuning.record import SweepRecord, TrialRecord
+from tuning.store import list_sweeps, read_sweep
 from tuning.terminal import run_tune, shown_path
 
 _log = logging.getLogger(__name__)

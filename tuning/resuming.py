@@ -15,8 +15,8 @@ from trainables.checkpoint_files import checkpoints, read_meta, remove_checkpoin
 from trainables.config import TrainingConfig
 from trainables.diagnosis import GATE_STUCK
 from trainables.errors import CheckpointError
+from tuning.record import SweepRecord, TrialRecord
 from tuning.search import Start
-from tuning.store import SweepRecord, TrialRecord
 
 _log = logging.getLogger(__name__)
 # Tells the history of a trial's event: (event, trial's id, its content).

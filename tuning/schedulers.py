@@ -20,8 +20,8 @@ from ray.tune.schedulers import (
 from search_spaces.schema import Choice, FloatRange, IntRange, Range, SearchSpace
 from tuning.config import ASHA, PBT, HyperBand, Median, NoScheduler, Scheduler
 from tuning.halving import Halving
+from tuning.record import SweepRecord
 from tuning.space import changeable
-from tuning.store import SweepRecord
 
 TIME_ATTRIBUTE = "epoch"
 # The outcomes of reports that tell an epoch; others end a trial without a new one.

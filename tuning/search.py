@@ -29,8 +29,8 @@ from ray.tune.search import Searcher
 from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
 from tuning.config import CMAESSearch, GPSearch, QMCSearch, RandomSearch, Search, TPESearch
 from tuning.halving import Halving
+from tuning.record import GOOD, SweepRecord, TrialRecord, trial_name
 from tuning.space import draw
-from tuning.store import GOOD, SweepRecord, TrialRecord, trial_name
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 BAD = ("diverged", "out of memory")

@@ -23,8 +23,9 @@ from trainables.run import DeviceInputs
 from tuning.config import ResolvedSweep, SweepConfig, load_sweep
 from tuning.directory import create_directory, read_config
 from tuning.monitors.callback import SweepCallback
+from tuning.record import SweepRecord, trial_name
 from tuning.space import with_params
-from tuning.store import EventLog, SweepRecord, trial_name
+from tuning.store import EventLog
 from tuning.sweep import _derive
 
 NAME = "specimen"

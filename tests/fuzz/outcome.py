@@ -21,9 +21,9 @@ from tests.fuzz.inputs import Case, as_yaml, sweep_base
 from tuning.cli import main
 from tuning.config import ResolvedSweep, dump_sweep
 from tuning.directory import check_inputs, create_directory, read_config
+from tuning.record import SweepRecord
 from tuning.search import Suggestions
 from tuning.space import searched_values, with_params
-from tuning.store import SweepRecord
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 # Seconds; nothing that is only checked takes so long, on however busy a machine.

@@ -28,8 +28,9 @@ from tuning.disk import free_bytes, used_bytes
 from tuning.monitors.room import RoomCallback
 from tuning.packed_trial import copy_checkpoint
 from tuning.reading import status_answer
+from tuning.record import SweepRecord
 from tuning.stopping import StopRequests, SweepStopped
-from tuning.store import EventLog, SweepRecord, read_events
+from tuning.store import EventLog, read_events
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

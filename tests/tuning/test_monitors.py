@@ -17,7 +17,7 @@ from tests.tuning.test_store import EVENTS
 from trainables.metrics import METRICS
 from tuning.monitors.table import TableMonitor, duration
 from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor, WandbProcess
-from tuning.store import SweepRecord
+from tuning.record import SweepRecord
 
 
 def play(monitor: Any, events: list[dict[str, Any]], reports: dict[int, dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from search_spaces.schema import SearchSpace
 from tuning.config import Search
 from tuning.halving import Halving
+from tuning.record import SweepRecord, trial_name
 from tuning.search import (
     OptunaSearcher,
     Start,
@@ -23,7 +24,6 @@ from tuning.search import (
     export_study,
     freeze,
 )
-from tuning.store import SweepRecord, trial_name
 
 SPACE = SearchSpace.model_validate(
     {

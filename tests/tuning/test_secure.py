@@ -24,8 +24,9 @@ from tuning.config import load_sweep
 from tuning.directory import check_inputs
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.wandb import run_config
+from tuning.record import SweepRecord
 from tuning.space import with_params
-from tuning.store import EventLog, SweepRecord, read_manifest, read_sweep, write_manifest
+from tuning.store import EventLog, read_manifest, read_sweep, write_manifest
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 ESCAPES = ["../../outside/x", "/outside/x", "tune/../../../outside/x", "tune/trial_0000/.."]

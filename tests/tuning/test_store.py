@@ -13,15 +13,8 @@ import pytest
 from trainables.errors import UserError
 from tuning.monitors.table import TimeLeft, summary_line, trial_table
 from tuning.reading import list_answer, status_answer, trials_answer
-from tuning.store import (
-    EVENTS_FILE,
-    EventLog,
-    SweepLock,
-    SweepRecord,
-    find_sweep,
-    read_sweep,
-    write_manifest,
-)
+from tuning.record import SweepRecord
+from tuning.store import EVENTS_FILE, EventLog, SweepLock, find_sweep, read_sweep, write_manifest
 
 
 def epoch(trial: str, number: int, val_loss: float) -> dict[str, Any]:

@@ -14,16 +14,8 @@ from trainables.validation import read_yaml
 from tuning.checks import check_writable
 from tuning.comparison.plots import BestSoFar, draw_sweeps
 from tuning.monitors.table import duration, figure
-from tuning.store import (
-    CONFIG_FILE,
-    GOOD,
-    Event,
-    SweepRecord,
-    TrialRecord,
-    read_events,
-    read_manifest,
-    read_sweep,
-)
+from tuning.record import GOOD, Event, SweepRecord, TrialRecord
+from tuning.store import CONFIG_FILE, read_events, read_manifest, read_sweep
 
 PICTURE_FILE = "compare.png"
 NOT_COMPARED = ("warm_start", "storage")

@@ -15,8 +15,9 @@ from trainables.checkpoint_files import remove_checkpoints
 from trainables.files import without_home
 from trainables.metrics import SERIES, scalars
 from tuning.monitors.base import Monitor
+from tuning.record import GOOD, Event, SweepRecord, TrialRecord
 from tuning.schedulers import TIME_ATTRIBUTE, WITH_EPOCH
-from tuning.store import GOOD, Event, EventLog, SweepRecord, TrialRecord, now
+from tuning.store import EventLog, now
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune import Callback
 
 from tuning.disk import free_bytes, used_bytes
-from tuning.store import SweepRecord
+from tuning.record import SweepRecord
 
 CHECK_SECONDS = 5.0
 

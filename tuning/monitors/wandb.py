@@ -15,7 +15,7 @@ from typing import Any
 
 from trainables.files import without_home
 from trainables.metrics import SERIES, scalars
-from tuning.store import GOOD, Event, SweepRecord
+from tuning.record import GOOD, Event, SweepRecord
 
 ARCHITECTURE = "Deep Semantic + Gated Fusion"
 CLOSE_SECONDS = 60
