@@ -7,6 +7,7 @@ embedding_attention   an encoder whose fusion starts afresh, and ``checkpoint_00
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from trainables.preparation import Say, embed_tools, prepare_inputs
 from trainables.run import DeviceInputs, Run
 
 REPORT_FILE = "MIGRATION.md"
+OF_THE_FILE = "that is what the file's encoder computes, whatever the configuration says"
 HEADS = "`model.num_attention_heads`"
 
 
@@ -86,7 +88,7 @@ def _keep_encoder(
             f"`model.llm_model` is {size}; give the LLM that it was trained with"
         )
     options = [
-        Change("set", f"model.{key}: {now}, not {was}", "what the file's encoder computes")
+        Change("set", f"model.{key}: {json.dumps(now)}, not {json.dumps(was)}", OF_THE_FILE)
         for key, now in encoder.options.items()
         if (was := getattr(config.model, key)) != now
     ]
@@ -96,8 +98,8 @@ def _keep_encoder(
         f"The file does not name its tools: the names are those of `{config.data.tool_registry}`, "
         "in that order.",
         _scaling(config),
-        "A training on this architecture starts from new weights; seven resource tokens and unit "
-        "RMS streams, the defaults, keep more of the semantics. Retraining is recommended.",
+        "Retraining is recommended: seven resource tokens and streams of unit RMS, the defaults, "
+        "keep more of the semantics. `train` begins with new weights.",
     ]
     return Migration(file, options + changes, notes, encoder.save_pretrained)
 

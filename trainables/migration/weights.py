@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -146,9 +147,11 @@ def _group(name: str) -> str:
 def _left_out(name: str, values: Sequence[Any]) -> Change:
     tensors = [value for value in values if isinstance(value, Tensor)]
     if name in PROGRESS and not tensors:
-        return Change("noted", f"{name} {values[0]}", "of the old training; the count starts anew")
+        written = json.dumps(values[0], default=str)
+        return Change("noted", f"{name} {written}", "of the old training; the count starts anew")
     size = sum(tensor.nbytes for tensor in tensors) / 2**20
-    count = f" ({len(tensors)} tensors, {size:.1f} MiB)" if tensors else ""
+    plural = "s" if len(tensors) > 1 else ""
+    count = f" ({len(tensors)} tensor{plural}, {size:.1f} MiB)" if tensors else ""
     return Change("left out", f"{name}{count}", LEFT_OUT.get(name, "not known to this release"))
 
 

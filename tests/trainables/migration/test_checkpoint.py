@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -107,7 +108,11 @@ def separate(content: dict[str, Any]) -> None:
         weights[f"fusion.cross_attention.{part}_proj_weight"] = tensor
 
 
-SAME_FUNCTION = [lambda content: None, negated, prefixed, bare, separate]
+def with_numpy_scalars(content: dict[str, Any]) -> None:
+    content.update(best_loss=np.float64(1.5), metrics={"loss": np.float32(1.6)})
+
+
+SAME_FUNCTION = [lambda content: None, negated, prefixed, bare, separate, with_numpy_scalars]
 
 
 @pytest.mark.parametrize("change", SAME_FUNCTION)
