@@ -184,6 +184,8 @@ def check_event(event: Event) -> None:
     for key, kind in EVENT_FIELDS[event["event"]].items():
         if not isinstance(event[key], kind):
             raise TypeError(f"`{key}` is {type(event[key]).__name__}")
+    if not isinstance(event.get("params", {}), dict):
+        raise TypeError("`params` is no mapping")
     told = [event["metrics"]] if event["event"] == "epoch" else event.get("history", [])
     for metrics in told:
         if not all(type(v) in (int, float) and abs(v) < MAX_FIGURE for v in metrics.values()):

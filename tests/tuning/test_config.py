@@ -34,6 +34,27 @@ def test_set_reaches_the_training_through_its_path() -> None:
     assert config.search.seed == 7
 
 
+def test_a_whole_part_is_set_before_what_changes_in_it(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("training: {num_epochs: 9, batch_size: 4}")
+    (tmp_path / "s.yaml").write_text("model.dropout: {type: float, low: 0, high: 0.5}")
+    config = load_sweep(
+        None,
+        [
+            "train.training.num_epochs=3",
+            f"train={tmp_path / 't.yaml'}",
+            "search_space.model.dropout.high=0.25",
+            f"search_space={tmp_path / 's.yaml'}",
+        ],
+    )
+    assert (config.train.training.num_epochs, config.train.training.batch_size) == (3, 4)
+    assert config.search_space.root["model.dropout"].extremes() == [0, 0.25]
+
+
+def test_storage_may_lie_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/jo")
+    assert ResolvedSweep("x", load_sweep(None, ["storage=~/s"])).directory == Path("/home/jo/s/x")
+
+
 @pytest.mark.parametrize("kind", ["tpe", "random", "qmc", "cma_es", "gp"])
 def test_samplers_are_chosen_by_name(kind: str) -> None:
     assert load_sweep(None, [f"search.type={kind}"]).search.type == kind

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-import trainables.files
+import trainables.checkpoint
 from tests.conftest import ConfigMaker
 from tests.tuning.test_store import EVENTS, write_sweep
 from trainables.assignment import Assignment
@@ -52,7 +52,6 @@ def failing(times: int, write: Callable[..., Any]) -> Callable[..., Any]:
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits, which take no time here."""
     found: list[float] = []
-    monkeypatch.setattr(trainables.files.time, "sleep", found.append)
     monkeypatch.setattr(wait_for_room, "__defaults__", (found.append,))
     return found
 
@@ -143,7 +142,8 @@ def test_a_host_that_is_to_save_lives_on_without_room(
 ) -> None:
     lanes.assign("x", Assignment(make_config(), str(tmp_path)))
     list(lanes.work())
-    monkeypatch.setattr("trainables.checkpoint.write_checkpoint", failing(1, str))
+    full = failing(1, trainables.checkpoint.write_checkpoint)
+    monkeypatch.setattr("trainables.checkpoint.write_checkpoint", full)
     lanes.save()
     assert not list(tmp_path.glob("checkpoint_*"))
     assert epochs(lanes, "x", 1)[0]["outcome"] == "running"

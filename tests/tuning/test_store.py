@@ -118,11 +118,44 @@ def test_one_unreadable_sweep_does_not_hide_the_others(tmp_path: Path) -> None:
     assert states == {"broken": "unreadable", "whole": "interrupted"}
 
 
+def test_a_damaged_first_line_of_a_trial_does_not_lose_the_trial(tmp_path: Path) -> None:
+    start = {**EVENTS[1], "params": EVENTS[0]["params"]}
+    whole = write_sweep(tmp_path, "whole", [EVENTS[0], start, *EVENTS[2:]])
+    without = write_sweep(tmp_path, "without", [start, *EVENTS[2:]])
+    assert trials_answer(without) == trials_answer(whole)
+
+
+def test_a_sweep_that_is_being_made_is_not_listed(tmp_path: Path) -> None:
+    write_sweep(tmp_path).rename(tmp_path / ".mine.aside-1")
+    assert list_answer(tmp_path) == []
+
+
+def test_a_missing_history_is_no_empty_one(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    (directory / EVENTS_FILE).unlink()
+    with pytest.raises(UserError, match=r"trials\.jsonl is missing"):
+        read_sweep(directory)
+
+
+def test_a_line_that_is_being_written_is_not_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = write_sweep(tmp_path)
+    with (directory / EVENTS_FILE).open("ab") as file:
+        file.write(b'{"event": "epo')
+    lock = SweepLock(directory)
+    lock.acquire()
+    read_sweep(directory)
+    lock.release()
+    assert not caplog.text
+
+
 BAD_EVENTS = [
     {"event": "epoch", "trial_id": "trial_0000", "metrics": {"epoch": "x"}},
     {"event": "epoch", "trial_id": "trial_0000", "metrics": {"epoch": 1, "val_loss": 10**400}},
     {"event": "trial", "trial_id": "trial_0000", "params": 5},
     {"event": "trial", "trial_id": 5, "params": {}},
+    {"event": "start", "trial_id": "trial_0000", "params": 5, "time": 1},
     {"event": "end", "trial_id": "trial_0000", "status": ["x"], "time": 1},
     {"event": "checkpoint", "trial_id": "trial_0000", "path": 5},
     {"event": "checkpoint", "trial_id": "trial_0000", "path": "tune/trial_0000/.."},

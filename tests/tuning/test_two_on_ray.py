@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,11 +22,15 @@ LAUNCH = ("launch", "--config", "sweep.yaml", "--set", "execution.hosts=1", "--n
 def cluster(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cluster of three cores that others have started."""
     command = [str(RAY), "start", "--head", "--port", "0", "--num-cpus", "3"]
-    place = ["--temp-dir", os.environ["RAY_TMPDIR"], "--include-dashboard", "false"]
-    done = subprocess.run([*command, *place], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     yield
     stop_ray()
+
+
+def results(workplace: Path, name: str) -> list[tuple[str, Any, Any]]:
+    trials = answer(workplace, "trials", name)
+    return [(t["status"], t["params"], t["history"]) for t in trials]
 
 
 @pytest.mark.usefixtures("cluster")
@@ -38,11 +42,11 @@ def test_two_sweeps_share_a_cluster_and_a_third_of_one_name_is_refused(workplace
     again = start(workplace, *LAUNCH, "one")
     assert "the name `one` is already used" in again.communicate(timeout=60)[1]
     assert again.returncode == 2
-    one, two = (answer(workplace, "trials", name) for name in ("one", "two"))
-    assert [t["status"] for t in one] == ["finished"] * 3
+    one, two = (results(workplace, name) for name in ("one", "two"))
+    assert [status for status, _, _ in one] == ["finished"] * 3
     assert one == two, "the same file and seed, whoever was beside it"
     (workplace / "sweeps" / "one").rename(workplace / "moved")
     run(workplace, "resume", "moved", "--num_trials", "4")
-    assert answer(workplace, "trials", "moved")[:3] == one
+    assert results(workplace, "moved")[:3] == one
     kept = list((workplace / "moved" / "tune").glob("trial_*/checkpoint_*"))
     assert len(kept) <= 2 * 4
