@@ -38,7 +38,7 @@ def check_promises(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> 
         *_loss(figures),
         *_retention(figures, seeds),
     ]
-    return found + [_alpha(alpha, figures, seeds[GATED][0]) for alpha in figures.alpha]
+    return found + [_alpha(alpha, seeds[GATED][0]) for alpha in figures.alpha]
 
 
 def _start(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iterator[Check]:
@@ -138,7 +138,7 @@ def _retention(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iter
     )
 
 
-def _alpha(alpha: Alpha, figures: Figures, trained: Trained) -> Check:
+def _alpha(alpha: Alpha, trained: Trained) -> Check:
     low, high = alpha.band.promised
     mean, training = alpha.spread.mean, trained.config.training
     holds = low <= mean <= high
