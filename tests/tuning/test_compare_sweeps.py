@@ -34,7 +34,9 @@ def history(
         for i, loss in enumerate(losses, start=1):
             events.append({**epoch(name, i, loss), "time": start + shift + 60 * i})
         end = start + shift + 60 * len(losses)
-        events.append({"event": "checkpoint", "trial_id": name, "path": "tune/c", "time": end})
+        events.append(
+            {"event": "checkpoint", "trial_id": name, "path": f"tune/{name}/c", "time": end}
+        )
         events.append({"event": "end", "trial_id": name, "status": "finished", "time": end})
     return [*events, {"event": "sweep", "state": "finished", "time": end}]
 

@@ -183,7 +183,7 @@ def test_the_user_is_told_once_and_told_when_there_is_room(
     record = SweepRecord("mine", "val_loss", "min", 6)
     for event in EVENTS:
         record.apply(event)
-    checkpoint = directory / "tune" / "trial_0000" / "c"
+    checkpoint = directory / str(next(iter(record.trials.values())).checkpoint)
     checkpoint.mkdir(parents=True)
     (checkpoint / "weights").write_bytes(b"x" * 1000)
     room = RoomCallback(directory, record, said.append)
