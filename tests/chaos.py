@@ -127,6 +127,8 @@ class Sweep:
         """As a reader sees them; a line that a kill cut off is no event."""
         from tuning.store import read_events
 
+        if not (self.directory / "trials.jsonl").is_file():
+            return []
         found = read_events(self.directory, warn=False)
         return [e for e in found if e["event"] == kind and e["time"] >= since]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -155,8 +156,9 @@ def test_a_copy_waits_and_is_whole(
     (tmp_path / "a").mkdir()
     for name in ("one", "two"):
         (tmp_path / "a" / name).write_text(name)
+    full = failing(1, shutil.copy2)
     monkeypatch.setattr("os.link", failing(9, os.link))
-    monkeypatch.setattr("shutil.copy2", failing(1, os.link))
+    monkeypatch.setattr("shutil.copy2", full)
     copy_checkpoint(tmp_path / "a", tmp_path / "b")
     assert [p.read_text() for p in sorted((tmp_path / "b").iterdir())] == ["one", "two"]
     assert len(naps) == 1

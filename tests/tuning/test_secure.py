@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -20,8 +21,8 @@ from trainables.errors import ConfigError, LLMError, UserError
 from trainables.files import without_home
 from trainables.llm.frozen import FrozenLLM
 from tuning.cli import main
-from tuning.config import load_sweep
-from tuning.directory import check_inputs
+from tuning.config import ResolvedSweep, load_sweep
+from tuning.directory import check_inputs, create_directory
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.wandb import run_config
 from tuning.record import SweepRecord
@@ -48,6 +49,7 @@ def test_a_checkpoint_elsewhere_is_neither_read_nor_deleted(path: str, tmp_path:
         callback._emit(event)
     for name in ("trial_0001", "trial_0000"):
         callback._end(name, "finished", "")
+    callback.close()
     assert main(["export", "mine", "--storage", str(tmp_path / "sweeps"), "--out", "x"]) == 2
     assert (outside / "meta.json").is_file()
 
@@ -165,43 +167,27 @@ def test_a_sweep_that_was_moved_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert Path("out/encoder.safetensors").is_file()
 
 
-CREATE = """
-import sys, time
-from pathlib import Path
-from tuning.config import ResolvedSweep, load_sweep
-from tuning.store import SweepLock
-from tuning.directory import create_directory
-from trainables.errors import UserError
-sweep = ResolvedSweep("same", load_sweep(None, [f"storage={sys.argv[1]}"]))
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    create_directory(sweep)
-    print("made", flush=True)
-except UserError as error:
-    print(error, flush=True)
-"""
+def create(storage: Path, start: Any, answers: Any) -> None:
+    sweep = ResolvedSweep("same", load_sweep(None, [f"storage={storage}"]))
+    start.wait(30)
+    try:
+        create_directory(sweep)
+        answers.put("made")
+    except UserError as error:
+        answers.put(str(error))
 
 
-def test_of_two_launches_with_one_name_one_is_refused(tmp_path: Path) -> None:
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", CREATE, str(tmp_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for process in both:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in both:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    answers = sorted(process.communicate(timeout=50)[0] for process in both)
-    assert answers == ["made\n", f"the name `same` is already used: {tmp_path / 'same'}\n"]
+def test_of_launches_with_one_name_all_but_one_are_refused(tmp_path: Path) -> None:
+    forked, count = multiprocessing.get_context("fork"), 6
+    start, answers = forked.Barrier(count), forked.SimpleQueue()
+    racers = [forked.Process(target=create, args=(tmp_path, start, answers)) for _ in range(count)]
+    for racer in racers:
+        racer.start()
+    refusal = f"the name `same` is already used: {tmp_path / 'same'}"
+    assert sorted(answers.get() for _ in racers) == ["made", *[refusal] * (count - 1)]
+    for racer in racers:
+        racer.join()
+        racer.close()
     assert [p.name for p in tmp_path.iterdir()] == ["same"], "nothing half-made"
     check_inputs(tmp_path / "same")
 

@@ -193,10 +193,10 @@ def test_a_damaged_line_is_reported_and_skipped(
     damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = write_sweep(tmp_path)
-    before = status_answer(directory)
+    before = trials_answer(directory)
     with (directory / EVENTS_FILE).open("ab") as file:
         file.write(damage)
-    assert status_answer(directory) == before
+    assert trials_answer(directory) == before
     assert "line" in caplog.text
 
 

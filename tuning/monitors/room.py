@@ -43,6 +43,6 @@ class RoomCallback(Callback):
     def _checkpoint_bytes(self) -> int:
         """The size of the newest checkpoint; before the first one: anything."""
         for trial in reversed(self._record.trials.values()):
-            if trial.checkpoint:
-                return used_bytes(self._directory / trial.checkpoint)
+            if trial.checkpoint and (size := used_bytes(self._directory / trial.checkpoint)):
+                return size
         return 1
