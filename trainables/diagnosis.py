@@ -33,8 +33,10 @@ MAX_GATE_MULTIPLIER = 1000.0
 # In trainings that go well the gate's mean gradient stays above 1e-2.
 NO_GRADIENT = 1e-10
 ADAM_EPS = 1e-8
-# Between the epochs of runs that learn, the mean norm of the gradient differs by less than 5.
+# Between the epochs of runs that learn, the mean norm of the gradient differs by less than 5,
+# and it stays below 10.
 EXPLODING_FACTOR = 20.0
+EXPLODED_NORM = 100.0
 # Of a learning rate's whole schedule; before that a loss may still be waiting for the warm-up.
 SPENT_SHARE = 0.1
 FLAT_EPOCHS = 3
@@ -199,11 +201,11 @@ def _faster(needed: float, facts: Facts) -> str:
 def _exploding(history: Sequence[Figures], facts: Facts) -> Finding | None:
     norm = history[-1]["grad_norm"]
     least = min(row["grad_norm"] for row in history)
-    if norm <= EXPLODING_FACTOR * least:
+    if norm <= EXPLODING_FACTOR * least and norm <= EXPLODED_NORM:
         return None
+    grown = f"has grown from {least:.2g} to" if norm > least else "is"
     return Finding(
-        "gradients_exploding",
-        f"the gradient's mean norm has grown from {least:.2g} to {norm:.2g}; {facts.slower}",
+        "gradients_exploding", f"the gradient's mean norm {grown} {norm:.2g}; {facts.slower}"
     )
 
 

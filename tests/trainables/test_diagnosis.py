@@ -73,6 +73,7 @@ FACTS = Facts(1e-3, 10.0, rate_spent=0.5, rate_left=0.5, trainable=10_000, norma
         ([row(gate_alpha=0.001)], {"gate_lr_multiplier": 0.0}, "gate_stuck", "of 0.5 would do"),
         ([row(gate_alpha=0.001)], {"rate_spent": 1.0}, "gate_stuck", "keeps no direction"),
         ([row(), row(grad_norm=50.0)], {}, "gradients_exploding", "from 0.5 to 50"),
+        ([row(grad_norm=700.0)], {}, "gradients_exploding", "mean norm is 7e+02; lower"),
         ([row(grad_norm=1e-7)], {}, "gradients_vanishing", "1.0e-07, too small for AdamW"),
         ([row()] * 3, {}, "loss_not_falling", "raise training.learning_rate"),
         ([row(), row(), row(train_loss=2.0)], {}, "loss_not_falling", "lower training.learning"),
@@ -161,11 +162,16 @@ def unharmed(pretraining: Pretraining) -> None:
 @pytest.mark.parametrize(
     ("values", "sabotage", "finding", "said"),
     [
-        ({"learning_rate": 1e-5}, unharmed, "gate_stuck", "gate_lr_multiplier of"),
+        ({"learning_rate": 1e-4}, unharmed, "gate_stuck", "gate_lr_multiplier of"),
         ({}, cut_off, "gate_stuck", "no gradient arrives"),
         ({}, unharmed, "loss_not_falling", "raise training.learning_rate"),
         ({}, deaf, "gradients_vanishing", "the loss hardly depends on the soft token"),
-        ({"learning_rate": 0.1}, without_norms, "gradients_exploding", "has grown"),
+        (
+            {"learning_rate": 1.0, "num_epochs": 3},
+            without_norms,
+            "gradients_exploding",
+            "the gradient's mean norm is",
+        ),
         ({"learning_rate": 0.1}, unharmed, "retention_collapsing", "no longer says which tool"),
     ],
 )
@@ -178,8 +184,8 @@ def test_every_finding_is_made_in_a_real_training(
     llm: FrozenLLM,
     inputs: SharedInputs,
 ) -> None:
-    settings = {f"training__{key}": value for key, value in values.items()}
-    pretraining = Pretraining(make_config(training__num_epochs=12, **settings), inputs, llm)
+    settings = {f"training__{k}": v for k, v in {"num_epochs": 12, **values}.items()}
+    pretraining = Pretraining(make_config(**settings), inputs, llm)
     sabotage(pretraining)
     texts = [f["text"] for f in findings(pretraining, 4) if f["id"] == finding]
     assert any(said in text for text in texts)
@@ -187,8 +193,8 @@ def test_every_finding_is_made_in_a_real_training(
 
 def findings(pretraining: Pretraining, epochs: int) -> list[dict[str, str]]:
     """Those of the first epochs of a training."""
-    reports = pretraining.reports()
-    return [finding for _ in range(epochs) for finding in next(reports)["findings"]]
+    reports = itertools.islice(pretraining.reports(), epochs)
+    return [finding for report in reports for finding in report["findings"]]
 
 
 def test_a_gate_that_the_optimiser_does_not_have_is_named(
@@ -229,7 +235,7 @@ def test_a_stuck_gate_ends_the_training_where_that_is_wanted(
 def test_a_resumed_training_finds_what_it_would_have_found(
     make_config: ConfigMaker, llm: FrozenLLM, inputs: SharedInputs, tmp_path: Path
 ) -> None:
-    config = make_config(training__num_epochs=8)
+    config = make_config(training__num_epochs=7)
     straight = [r["findings"] for r in Pretraining(config, inputs, llm).reports()]
     assert any(straight[4:])
     first = Pretraining(config, inputs, llm)
