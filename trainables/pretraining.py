@@ -285,7 +285,7 @@ def set_determinism(deterministic: bool | None, device: torch.device) -> None:
     wanted = device.type == "cpu" if deterministic is None else deterministic
     torch.use_deterministic_algorithms(wanted, warn_only=True)
     # Meant to make reads of unwritten memory show; a twentieth of a step on a CPU.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _peak_memory_mib(device: torch.device) -> float:

@@ -41,7 +41,7 @@ def _goes_on(subjects: Subjects) -> str:
 def _encoder_comes_back(subjects: Subjects) -> str:
     run = subjects.run()
     batch = run.next_batch()
-    run.encoder.fusion.gate_alpha.data.fill_(0.5)
+    run.encoder.gate.data.fill_(0.5)
     with tempfile.TemporaryDirectory() as parent:
         loaded = ResourceEncoder.from_pretrained(save_checkpoint(Path(parent), run, []))
     expected = run.encoder.eval()(batch.tool_index, batch.features)

@@ -48,7 +48,7 @@ def _optimiser_has_all(subjects: Subjects) -> str:
     for name, parameter in run.encoder.named_parameters():
         if parameter.requires_grad and times[id(parameter)] != 1:
             raise ProblemError(f"`{name}` is {times[id(parameter)]} times in the optimiser")
-    gate = run.encoder.fusion.gate_alpha
+    gate = run.encoder.gate
     (group,) = (g for g in groups if any(p is gate for p in g["params"]))
     if group["weight_decay"] != 0 or len(group["params"]) != 1:
         raise ProblemError("the gate shares a group, or is decayed towards 0")

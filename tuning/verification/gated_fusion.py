@@ -86,7 +86,7 @@ def _resources_count(subjects: Subjects) -> str:
 
 def _gate_is_turned_upward(subjects: Subjects) -> str:
     run = subjects.run(learning_rate=TINY)
-    gate = run.encoder.fusion.gate_alpha
+    gate = run.encoder.gate
     gate.data.fill_(BELOW)
     batch = run.next_batch()
     with torch.no_grad():
