@@ -49,53 +49,14 @@ def run_tune_experiment(
     name = f"pretrain_encoder_{uuid.uuid4().hex}"
     tune.register_trainable(name, execution.trainable)
     halving = _halving(config, record)
-    pausing = isinstance(config.scheduler, PAUSING)
-    if pausing:  # it compares trials that have to be there, not those that happen to have come
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(config.num_trials)
-    else:
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(execution.concurrent)
-    epochs = config.train.training.num_epochs
-    if halving is not None:
-        scheduler: TrialScheduler = SuccessiveHalving(halving, config.metric, execution.limit)
-    else:
-        made = make_scheduler(
-            config.scheduler, epochs, config.search_space, config.metric, config.mode
-        )
-        scheduler = recall(made, record)
-    live: set[str] = set()
-
-    def room() -> bool:
-        if isinstance(scheduler, SuccessiveHalving):
-            return scheduler.room
-        return pausing or len(live) < execution.limit()
-
-    def goes_on(start: Start) -> bool | None:
-        epoch = record.trials[trial_name(start.number)].epoch
-        return True if halving is None else halving.goes_on(start.number, epoch)
-
-    def stop(number: int) -> None:
-        if halving is not None:
-            halving.end(number)
-        callback.stopped_early(trial_name(number))
-
-    searcher = OptunaSearcher(
-        Suggestions(
-            config.search_space,
-            config.search,
-            record,
-            halving,
-            config.warm_start,
-            fixed=searched_values(config.train, config.search_space),
-        ),
-        record,
-        starts,
-        live,
-        room=room,
-        goes_on=goes_on,
-        stop=stop,
-    )
+    scheduler = _scheduler(config, record, halving, execution)
+    searcher = _searcher(config, record, starts, callback, halving, scheduler, execution)
     if searcher.has_ended:
         return
+    pausing = isinstance(config.scheduler, PAUSING)
+    # They compare trials that have to be there, not those that happen to have come.
+    pending = config.num_trials if pausing else execution.concurrent
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending)
     share = 0.9 / execution.concurrent if pausing else DRIVER_SHARE
     tune.run(
         name,
@@ -119,6 +80,50 @@ def run_tune_experiment(
         trial_dirname_creator=_name,
         verbose=0,
     )
+
+
+def _scheduler(
+    config: SweepConfig, record: SweepRecord, halving: Halving | None, execution: Execution
+) -> TrialScheduler:
+    """With everything in mind that the history tells."""
+    if halving is not None:
+        return SuccessiveHalving(halving, config.metric, execution.limit)
+    epochs = config.train.training.num_epochs
+    made = make_scheduler(config.scheduler, epochs, config.search_space, config.metric, config.mode)
+    return recall(made, record)
+
+
+def _searcher(
+    config: SweepConfig,
+    record: SweepRecord,
+    starts: Sequence[Start],
+    callback: SweepCallback,
+    halving: Halving | None,
+    scheduler: TrialScheduler,
+    execution: Execution,
+) -> OptunaSearcher:
+    """It hands out a trial when there is room and everything is known that decides about it."""
+    live: set[str] = set()
+
+    def room() -> bool:
+        if isinstance(scheduler, SuccessiveHalving):
+            return scheduler.room
+        return isinstance(config.scheduler, PAUSING) or len(live) < execution.limit()
+
+    def goes_on(start: Start) -> bool | None:
+        epoch = record.trials[trial_name(start.number)].epoch
+        return True if halving is None else halving.goes_on(start.number, epoch)
+
+    def stop(number: int) -> None:
+        if halving is not None:
+            halving.end(number)
+        callback.stopped_early(trial_name(number))
+
+    fixed = searched_values(config.train, config.search_space)
+    suggestions = Suggestions(
+        config.search_space, config.search, record, halving, config.warm_start, fixed=fixed
+    )
+    return OptunaSearcher(suggestions, record, starts, live, room=room, goes_on=goes_on, stop=stop)
 
 
 def _halving(config: SweepConfig, record: SweepRecord) -> Halving | None:

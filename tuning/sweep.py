@@ -35,9 +35,9 @@ from tuning.monitors.table import TableMonitor, make_console
 from tuning.monitors.wandb import WandbMonitor
 from tuning.record import TUNE_DIR, SweepRecord
 from tuning.resuming import take_up
-from tuning.search import export_study
 from tuning.stopping import StopRequests, SweepStopped
 from tuning.store import EventLog, read_manifest, read_sweep
+from tuning.study import export_study
 from tuning.terminal import program, shown_path
 
 Say = Callable[[str], None]

@@ -15,15 +15,8 @@ from search_spaces.schema import SearchSpace
 from tuning.config import Search
 from tuning.halving import Halving
 from tuning.record import SweepRecord, trial_name
-from tuning.search import (
-    OptunaSearcher,
-    Start,
-    Suggestions,
-    best_params,
-    distributions,
-    export_study,
-    freeze,
-)
+from tuning.search import OptunaSearcher, Start, Suggestions, best_params
+from tuning.study import distributions, export_study, freeze
 
 SPACE = SearchSpace.model_validate(
     {
