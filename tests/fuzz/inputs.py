@@ -270,8 +270,9 @@ points = point()
 @st.composite
 def earlier_sweeps(draw: DrawFn) -> Case:
     """``--warm_start_from`` a directory whose history anybody may have written."""
-    facts = {"name": "other", "metric": "val_loss", "mode": "min", "num_trials": 2, "created": 1}
-    for _ in range(draw(st.integers(0, 1))):
+    facts: dict[str, Any] = {"name": "other", "metric": "val_loss", "mode": "min"}
+    facts |= {"num_trials": 2, "created": 1, "python": "3", "versions": {}, "inputs": {}}
+    for _ in range(draw(often(0, st.just(1)))):
         facts[draw(st.sampled_from(sorted(facts)))] = draw(values)
     events: list[dict[str, Any]] = []
     for number in range(draw(st.integers(0, 3))):

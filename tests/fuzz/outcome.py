@@ -28,7 +28,7 @@ from tuning.space import searched_values, with_params
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 # Seconds; nothing that is only checked takes so long, on however busy a machine.
 TOO_LONG = 10
-TOO_LONG_TO_WAIT = 120
+TOO_LONG_TO_WAIT = 900
 DRAWS = 2
 
 

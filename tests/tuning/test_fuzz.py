@@ -23,6 +23,8 @@ def test_any_input_works_or_is_refused_with_one_line(
     tally = fuzz(kind, EXAMPLES, 0, Workbench(tmp_path))
     assert not tally.wrong, tally.wrong[-1]
     assert tally.tried >= EXAMPLES
+    assert tally.refused
+    assert tally.accepted or kind == "any arguments", "nothing valid among them"
 
 
 @pytest.mark.parametrize("trouble", ["raise", "leave", "hang", "chat"])
