@@ -115,6 +115,13 @@ class Sweep:
             stderr=subprocess.STDOUT,
         )
 
+    def close(self) -> None:
+        """Once its process has ended, or must."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self._output.close()
+
     @property
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -265,6 +272,7 @@ def run(place: Path, kills: int, rng: random.Random) -> Tally:
     calm = Sweep(place, "calm")
     calm.start()
     let_it_end(calm)
+    calm.close()
     expected = calm.outcome()
     if len(expected) != TRIALS or not calm.finished:
         raise SystemExit((place / "calm.log").read_text())
@@ -278,6 +286,7 @@ def run(place: Path, kills: int, rng: random.Random) -> Tally:
             check(sweep, expected, tally)
         except TimeoutError as error:
             tally.faults.append(f"{sweep.directory.name}: {error} after {tally.kills[-3:]}")
+        sweep.close()
         per_kill = (time.time() - began) / max(1, len(tally.kills))
         left = per_kill * (kills - len(tally.kills)) / 60
         print(

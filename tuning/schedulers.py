@@ -30,14 +30,29 @@ WITH_EPOCH = ("running", "finished", "stopped early")
 PAUSING = (HyperBand, PBT)
 
 
-class Population(PopulationBasedTraining):
+class _OwnDirectory(TrialScheduler):
+    """Every trial's directory has its name, and no other.
+
+    Ray adds to it where a sweep that began on the same cluster in the same second has one too.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        trial.relative_logdir = trial.storage.trial_dir_name = str(trial)
+        super().on_trial_add(tune_controller, trial)
+
+
+class Population(_OwnDirectory, PopulationBasedTraining):
     """Ray refuses a searcher beside a population; here it only draws the first parameters."""
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(SimpleNamespace(search_alg=None), trial)
 
 
-class _LiveTrials(TrialScheduler):
+class Brackets(_OwnDirectory, HyperBandScheduler):
+    """Ray's HyperBand."""
+
+
+class _LiveTrials(_OwnDirectory):
     """Looks for the next trial among those that have not ended; Ray's own look at all of them."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
@@ -58,7 +73,7 @@ class MedianStopping(_LiveTrials, MedianStoppingRule):
     """Stops what is worse than the median."""
 
 
-class SuccessiveHalving(FIFOScheduler):
+class SuccessiveHalving(_OwnDirectory, FIFOScheduler):
     """Pauses a trial at a rung until ``halving`` can tell whether it goes on.
 
     ``active`` are the numbers of the trials that train or are about to, ``limit`` tells how many
@@ -80,6 +95,7 @@ class SuccessiveHalving(FIFOScheduler):
         return len(self.active) + ready < self._limit()
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_add(tune_controller, trial)
         self._halving.go_on(_number(trial))
         self.active.add(_number(trial))
 
@@ -156,6 +172,7 @@ class _PastTrial:
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
+        self.storage = SimpleNamespace()
 
     def is_finished(self) -> bool:
         return True
@@ -188,7 +205,7 @@ def make_scheduler(
                 hard_stop=True,
             )
         case HyperBand():
-            return HyperBandScheduler(
+            return Brackets(
                 **compared,
                 time_attr=TIME_ATTRIBUTE,
                 max_t=num_epochs,
