@@ -53,6 +53,7 @@ SWEEP = {
     "search": {"type": "tpe", "startup_trials": 4},
     "num_trials": TRIALS,
     "deterministic": True,
+    "retries": 100,  # a trial whose process is killed a third time would be given up
 }
 # What a process is called, by what is killed; the driver is known by its process id.
 TITLES = {
