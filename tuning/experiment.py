@@ -72,9 +72,9 @@ def run_tune_experiment(
         reuse_actors=execution.reuse_actors,
         callbacks=[
             StopCallback(requests.check),
+            *execution.callbacks,  # first: what they raise must not be told as a trial's failure
             callback,
             RoomCallback(directory, record, say),
-            *execution.callbacks,
         ],
         trial_name_creator=_name,
         trial_dirname_creator=_name,

@@ -154,4 +154,5 @@ class FleetCallback(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
+        self._fleet.describe()  # raises if it is gone: then the trial has not failed, the sweep has
         self._fleet.switchboard.release_trial.remote(str(trial))

@@ -169,5 +169,5 @@ def _trial_id(trial: Trial) -> str:
 def _reason(trial: Trial) -> str:
     """The last line of the trial's error, which names what went wrong."""
     error = trial.get_error()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
     return lines[-1] if lines else "the trial's process died"
