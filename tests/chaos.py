@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -189,7 +189,9 @@ def wait(sweep: Sweep, seconds: float, *, after_progress: bool) -> None:
         time.sleep(0.05)
 
 
-def disturb(sweep: Sweep, rng: random.Random, tally: Tally, kills: int) -> None:
+def disturb(
+    sweep: Sweep, rng: random.Random, tally: Tally, kills: int, targets: Sequence[str]
+) -> None:
     """Run one sweep to its end, with as many kills as are still wanted."""
     fruitless = 0
     while not sweep.finished:
@@ -202,7 +204,7 @@ def disturb(sweep: Sweep, rng: random.Random, tally: Tally, kills: int) -> None:
         seconds = rng.uniform(0, START_SECONDS if in_start else TRAINING_SECONDS)
         wait(sweep, seconds, after_progress=not in_start)
         if len(tally.kills) < kills and sweep.running:
-            tally.kills += strike(sweep, rng)
+            tally.kills += strike(sweep, rng, targets)
         else:
             let_it_end(sweep)
         if told := sweep.events("epoch", since=sweep.started):
@@ -213,9 +215,9 @@ def disturb(sweep: Sweep, rng: random.Random, tally: Tally, kills: int) -> None:
         sweep.since = time.time()
 
 
-def strike(sweep: Sweep, rng: random.Random) -> list[tuple[str, ...]]:
+def strike(sweep: Sweep, rng: random.Random, among: Sequence[str]) -> list[tuple[str, ...]]:
     """One kill, or two within a second; what was hit."""
-    targets = rng.sample(TARGETS, 2 if rng.random() < TWO_SHARE else 1)
+    targets = rng.sample(among, 2 if rng.random() < TWO_SHARE else 1)
     hit = []
     for target in targets:
         if kill(target, sweep, rng):
@@ -268,7 +270,7 @@ def _study_faults(directory: Path, trials: int) -> list[str]:
     return []
 
 
-def run(place: Path, kills: int, rng: random.Random) -> Tally:
+def run(place: Path, kills: int, rng: random.Random, targets: Sequence[str] = TARGETS) -> Tally:
     """Disturb sweeps until there were so many kills."""
     calm = Sweep(place, "calm")
     calm.start()
@@ -283,7 +285,7 @@ def run(place: Path, kills: int, rng: random.Random) -> Tally:
         sweep = Sweep(place, f"sweep{tally.sweeps:03d}")
         before = len(tally.kills)
         try:
-            disturb(sweep, rng, tally, kills)
+            disturb(sweep, rng, tally, kills, targets)
             check(sweep, expected, tally)
         except TimeoutError as error:
             tally.faults.append(f"{sweep.directory.name}: {error} after {tally.kills[-3:]}")
