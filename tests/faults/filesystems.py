@@ -65,6 +65,7 @@ def try_full(specimen: Path, place: Path) -> None:
         (storage / "filler").unlink()  # there is room again
         for thread in waiting:
             thread.join(30)
+        log.close()
         ((_, report),) = reports
         assert read_meta(Path(str(report["checkpoint"])))["epoch"] == 1
         assert (directory / "trials.jsonl").read_text().count("x" * 9000) == 1
