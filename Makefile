@@ -1,12 +1,14 @@
 # make sweep   a finished sweep of the shipped data on the embedded LLM
 # make bench   every benchmark that needs no GPU; long
+# make chaos   a hundred kills of a sweep's processes, each resumed; long
+# make fuzz    5,000 generated inputs, then every file of a sweep damaged in every way
 # make test    all tests that need neither a GPU nor a browser
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: sweep bench test unit lint browser clean
+.PHONY: sweep bench chaos fuzz test unit lint browser clean
 
 sweep: $(READY)
 	$(BIN)/python run_tune.py launch --num_epochs 10
@@ -17,6 +19,13 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.reports
 	$(BIN)/python -m benchmarks.warm_start $$(mktemp -d)
 	$(BIN)/python -m benchmarks.whole_sweep --reuse
+
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --examples 5000
+	$(BIN)/python -m tests.faults
 
 test: $(READY) lint
 	$(BIN)/python -m pytest

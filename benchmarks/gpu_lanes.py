@@ -110,9 +110,11 @@ def make_llm(model: str, device: torch.device) -> FrozenLLM:
 
 def make_inputs(model: str, rows: int) -> SharedInputs:
     shape, rng = SHAPES[model], np.random.default_rng(0)
+    embeddings = rng.standard_normal((TOOLS, shape["hidden_size"]), np.float32)
     return SharedInputs(
         tool_names=tuple(f"tool_{i}" for i in range(TOOLS)),
-        tool_embeddings=rng.standard_normal((TOOLS, shape["hidden_size"]), np.float32),
+        tool_embeddings=embeddings,
+        name_embeddings=embeddings,
         tool_index=rng.integers(TOOLS, size=rows),
         features=rng.standard_normal((rows, NUM_FEATURES), np.float32),
         token_ids=rng.integers(

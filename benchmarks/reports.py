@@ -28,12 +28,13 @@ from trainables.metrics import METRICS, SERIES
 from tuning.cluster import ray_cluster
 from tuning.config import load_sweep
 from tuning.execution import Execution
+from tuning.experiment import run_tune_experiment
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.packed_trial import PackedSettings, PackedTrial
-from tuning.search import OptunaSearcher
-from tuning.store import EventLog, SweepRecord, read_sweep, write_manifest
-from tuning.sweep import run_tune_experiment
+from tuning.record import SweepRecord
+from tuning.stopping import StopRequests
+from tuning.store import EventLog, read_sweep, write_manifest
 
 CONCURRENT = 4
 WARM = 100
@@ -110,14 +111,13 @@ def main() -> None:
             trainable = tune.with_parameters(PackedTrial, settings=settings)
             record = SweepRecord("reports", config.metric, config.mode, options.trials)
             watch = Watch()
-            callback = SweepCallback(
-                record, EventLog(directory), directory, [watch, GaugeMonitor("reports")]
+            callback = SweepCallback(record, EventLog(directory), directory)
+            callback.watch([watch, GaugeMonitor("reports")])
+            execution = Execution(
+                trainable, lambda: CONCURRENT, CONCURRENT, 7, 128, reuse_actors=True
             )
-            searcher = OptunaSearcher(
-                config.search_space, config.search, config.metric, config.mode
-            )
-            execution = Execution(trainable, CONCURRENT, 7, 128, reuse_actors=True)
-            run_tune_experiment(directory, config, execution, searcher, callback, resume=False)
+            requests = StopRequests(directory, None)
+            run_tune_experiment(directory, config, execution, record, [], callback, requests, print)
             callback.close()
         told = sum(len(t.reports) for t in _record(directory, record).trials.values())
     assert told == options.trials * options.epochs, f"{told} reports arrived"

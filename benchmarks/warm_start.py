@@ -36,11 +36,12 @@ from benchmarks.workload import (
 )
 from trainables.errors import TrialEndedError
 from tuning.config import ResolvedSweep, SweepConfig, load_sweep
+from tuning.directory import create_directory
 from tuning.execution import prepared_inputs
+from tuning.record import SweepRecord, trial_name
 from tuning.search import Suggestions
 from tuning.space import searched_values, with_params
-from tuning.store import EventLog, SweepRecord, now, trial_name
-from tuning.sweep import create_directory
+from tuning.store import EventLog, now
 from tuning.warm_start import MOST as CARRIED
 from tuning.warm_start import warm_started
 

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, RootModel, model_validator
 
-Scalar = bool | int | float | str | None
+SCALARS = "true, false, null, a finite number or a text"
+
+
+def _is_scalar(value: Any) -> bool:
+    if type(value) is float:
+        return -float("inf") < value < float("inf")
+    return value is None or type(value) in (bool, int, str)
+
+
+def _scalar(value: Any) -> Any:
+    if not _is_scalar(value):
+        raise ValueError(f"must be {SCALARS}")
+    return value
+
+
+def _choices(value: Any) -> Any:
+    if value != "auto" and not (isinstance(value, list) and all(map(_is_scalar, value))):
+        raise ValueError(f"must be `auto` or a list, each value of it {SCALARS}")
+    return value
+
+
+Scalar = Annotated[bool | int | float | str | None, PlainValidator(_scalar)]
 
 
 class _Range(BaseModel):
@@ -56,7 +77,9 @@ class Choice(_Range):
     """One of a list; ``auto`` is filled in from the LLM's hidden size for attention heads."""
 
     type: Literal["choice"]
-    choices: Literal["auto"] | list[Scalar]
+    choices: Annotated[
+        Literal["auto"] | list[bool | int | float | str | None], PlainValidator(_choices)
+    ]
 
     @model_validator(mode="after")
     def _check(self) -> Choice:
@@ -107,5 +130,7 @@ def _check_bounds(low: float, high: float, log: bool, step: float | None) -> Non
         raise ValueError(f"`low` is {low}, but must be at most `high`, {high}")
     if log and low <= 0:
         raise ValueError(f"`low` is {low}, but must be above 0 where `log` is true")
+    if step is not None and step > high - low:
+        raise ValueError(f"`step` is {step}, but must be at most `high` - `low`, {high - low:g}")
     if log and step is not None:
         raise ValueError("`log` and `step` cannot be given together")

@@ -21,11 +21,12 @@ from trainables.checkpoint_files import (
     RANDOM_FILE,
     WEIGHTS_FILE,
     checkpoint_path,
+    meta_checksum,
     read_meta,
 )
 from trainables.config import PretrainConfig
 from trainables.errors import CheckpointError
-from trainables.files import file_digest, new_directory
+from trainables.files import file_digest, new_directory, system_errors, without_home
 from trainables.models.features import FeatureStatistics
 from trainables.run import Run
 
@@ -37,20 +38,22 @@ MAY_DIFFER = {
 
 def write_checkpoint(directory: Path, run: Run, history: list[dict[str, Any]]) -> None:
     """Fill an existing, empty directory with the state of ``run``, between any two steps."""
-    run.encoder.save_pretrained(directory)
-    save_file(_optimizer_state(run), directory / OPTIMIZER_FILE)
-    save_file(run.place(), directory / RANDOM_FILE)
+    with system_errors(directory):
+        run.encoder.save_pretrained(directory)
+        save_file(_optimizer_state(run), directory / OPTIMIZER_FILE)
+        save_file(run.place(), directory / RANDOM_FILE)
     meta = {
         "format_version": FORMAT_VERSION,
         "epoch": run.epoch,
         "step": run.step,
-        "config": run.config.model_dump(),
+        "config": without_home(run.config.model_dump()),
         "feature_statistics": run.inputs.source.statistics.as_dict(),
         "metrics": history[-1] if history else {},
         "history": history,
         "torch": torch.__version__,
         "checksums": {name: file_digest(directory / name) for name in FILES},
     }
+    meta["checksum"] = meta_checksum(json.loads(json.dumps(meta)))  # as it will be read
     (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
 
 
@@ -138,8 +141,8 @@ def _check_same_data(
     directory: Path, meta: dict[str, Any], weights: dict[str, Tensor], run: Run
 ) -> None:
     """Tools, LLM and table show in the semantic embeddings and the feature statistics."""
-    saved = weights["semantic_encoder.tool_semantic_embeddings"]
-    current = run.encoder.semantic_encoder.tool_semantic_embeddings.cpu()
+    saved = weights[run.encoder.semantic_entry]
+    current = run.encoder.semantic_embeddings.cpu()
     same_tools = saved.shape == current.shape and torch.allclose(saved, current, 1e-2, 1e-2)
     statistics = FeatureStatistics.from_dict(meta["feature_statistics"])
     if not same_tools or statistics != run.inputs.source.statistics:

@@ -11,6 +11,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import re
@@ -39,24 +40,34 @@ def checkpoint_path(parent: Path, epoch: int) -> Path:
 
 def read_meta(directory: Path) -> dict[str, Any]:
     """The meta data of a checkpoint whose files match their checksums."""
+    if directory.is_file():
+        _refuse_earlier_files(directory)
+        raise CheckpointError(f"{directory}: is a file; give the directory of a checkpoint")
     try:
         meta = json.loads((directory / META_FILE).read_text())
-        version = meta["format_version"]
-        checksums = meta["checksums"]
+        if meta["format_version"] != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{directory}: format version {meta['format_version']}, but this release reads "
+                f"{FORMAT_VERSION}"
+            )
+        if meta.get("checksum", meta_checksum(meta)) != meta_checksum(meta):
+            raise ValueError("its checksum does not match")
+        for name in FILES:
+            path = directory / name
+            if not path.is_file() or file_digest(path) != meta["checksums"][name]:
+                state = "damaged" if path.is_file() else "missing"
+                raise CheckpointError(f"{directory}: `{name}` is {state}; use another checkpoint")
     except FileNotFoundError:
         raise CheckpointError(f"{directory}: no checkpoint here (no `{META_FILE}`)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{directory}: `{META_FILE}` is damaged: {error!r}") from None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{directory}: format version {version}, but this release reads {FORMAT_VERSION}"
-        )
-    for name in FILES:
-        path = directory / name
-        if not path.is_file() or file_digest(path) != checksums.get(name):
-            state = "damaged" if path.is_file() else "missing"
-            raise CheckpointError(f"{directory}: `{name}` is {state}; use another checkpoint")
     return dict(meta)
+
+
+def meta_checksum(meta: dict[str, Any]) -> str:
+    """Of everything but the checksum itself."""
+    rest = {key: value for key, value in meta.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def checkpoints(parent: Path) -> list[Path]:
@@ -75,7 +86,17 @@ def newest_whole(parent: Path) -> Path:
             _log.warning("%s; going back to the one before", error)
             continue
         return path
+    _refuse_earlier_files(parent)
     raise CheckpointError(f"{parent}: no whole checkpoint here; start without --resume")
+
+
+def _refuse_earlier_files(path: Path) -> None:
+    """The file ``path`` or the files in it, if an earlier release wrote them."""
+    from trainables.models.earlier_files import is_earlier_file, refusal  # torch, here only
+
+    for file in [path] if path.is_file() else sorted(path.glob("*.pt")):
+        if is_earlier_file(file):
+            raise refusal(file)
 
 
 def best_checkpoint(parent: Path) -> Path | None:
@@ -86,6 +107,16 @@ def best_checkpoint(parent: Path) -> Path | None:
             meta = json.loads((path / META_FILE).read_text())
             found.append((float(meta["metrics"]["val_loss"]), path))
     return min(found)[1] if found else None
+
+
+def remove_checkpoints(parent: Path, keep: Path | None = None) -> None:
+    """Remove all but ``keep``, and what a kill has left of those that were being written."""
+    if not parent.is_dir():
+        return
+    for path in parent.iterdir():
+        whole = NAME.fullmatch(path.name) or path.name.startswith(".checkpoint_")
+        if whole and path != keep:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def prune(parent: Path, keep: int, best: Path | None) -> None:

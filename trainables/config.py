@@ -69,6 +69,9 @@ class ModelConfig(Section):
         EMBEDDED,
         description="`embedded`, a Hugging Face hub id, or the directory of a causal LM.",
     )
+    architecture: Literal["gated_fusion", "embedding_attention"] = Field(
+        "gated_fusion", description="The gated encoder, or the earlier one without a gate."
+    )
     d_resource: int | None = Field(
         None, ge=1, le=65536, description="Width of the resource tokens; null: the LLM's D."
     )
@@ -86,6 +89,15 @@ class ModelConfig(Section):
     trust_remote_code: bool = Field(
         False, description="Let a hub model run its own Python code; off unless you trust it."
     )
+
+    @model_validator(mode="after")
+    def _width_of_the_resource_stream(self) -> ModelConfig:
+        if self.architecture == "embedding_attention" and self.d_resource is not None:
+            raise ValueError(
+                f"`d_resource` is {self.d_resource}, but must be null with `architecture: "
+                "embedding_attention`, whose resource stream has the LLM's hidden size"
+            )
+        return self
 
 
 class DataConfig(Section):
@@ -172,7 +184,8 @@ def parse_config(mapping: Mapping[str, Any], *, source: str, base: Path) -> Pret
         if isinstance(values, Mapping) and key in values:
             raise ConfigError(
                 f"{source}: `{dotted}` belonged to an older format and is now determined by "
-                f"itself: {reason}. Delete the key."
+                f"itself: {reason}. Delete the key; `python run_tune.py migrate config` does it "
+                "for a whole file."
             )
     config = build(PretrainConfig, mapping, source)
     model = {

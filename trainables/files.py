@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from trainables.errors import UserError
 
+_log = logging.getLogger(__name__)
 MAX_INPUT_BYTES = 1 << 30
 
 
@@ -55,14 +60,34 @@ def read_input(path: Path, what: str) -> str:
         raise UserError(f"{path}: cannot be read as {what}: {error}") from None
 
 
+def without_home(value: Any) -> Any:
+    """``value`` with this person's home directory written as ``~`` in all its texts.
+
+    For what others will read; nobody else needs to know where a person keeps things.
+    """
+    match value:
+        case str():
+            home = os.path.expanduser("~")
+            if home in ("~", os.sep):
+                return value
+            return re.sub(rf"(?<![\w./-]){re.escape(home)}(?![\w.-])", "~", value)
+        case dict():
+            return {key: without_home(item) for key, item in value.items()}
+        case list():
+            return [without_home(item) for item in value]
+        case _:
+            return value
+
+
 def write_text(path: Path, text: str) -> None:
     replace_file(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
-def new_directory(path: Path, fill: Callable[[Path], object]) -> None:
+def new_directory(path: Path, fill: Callable[[Path], object], *, replace: bool = False) -> None:
     """``fill`` a directory beside ``path``, flush its files, then rename it to ``path``.
 
-    ``path`` must not exist; a directory that is there is never mixed with a new one.
+    ``path`` must not exist, or it is removed once the new one is whole, with ``replace``; a
+    directory that is there is never mixed with a new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -71,11 +96,26 @@ def new_directory(path: Path, fill: Callable[[Path], object]) -> None:
         fill(aside)
         for file in aside.iterdir():
             _flush(file)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
         aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Inside it, what safetensors could not write to ``path`` is an OSError, as everywhere else."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
+
+
+OS_ERROR = re.compile(r"os error (\d+)")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 ROOM_SECONDS = 5.0
 
@@ -102,6 +142,16 @@ def wait_for_room(
         if told:
             say(f"there is room again for {path}")
         return result
+
+
+def keep_if_possible(path: Path, write: Callable[[Path], object]) -> None:
+    """A file of a cache: where there is no room for it, or no right to, it is not kept."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with system_errors(path):
+            replace_file(path, write)
+    except OSError as error:
+        _log.warning("%s: not kept for the next time: %s", path, error.strerror)
 
 
 def file_digest(path: Path) -> str:

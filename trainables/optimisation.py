@@ -7,39 +7,39 @@ import math
 import torch
 
 from trainables.config import TrainingConfig
-from trainables.models.resource_encoder import ResourceEncoder
+from trainables.models.encoder import Encoder
 
 SAMPLED_STEPS = 1000
 
 
-def make_optimizer(encoder: ResourceEncoder, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW in three groups: matrices; vectors without decay; the gate without decay."""
-    gate = encoder.fusion.gate_alpha
-    others = [p for p in encoder.get_trainable_parameters() if p is not gate]
+def make_optimizer(encoder: Encoder, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW in three groups: matrices; vectors without decay; the gate, if any, without decay."""
+    gate = [p for p in encoder.get_trainable_parameters() if p is encoder.gate]
+    others = [p for p in encoder.get_trainable_parameters() if p is not encoder.gate]
     groups = [
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
-        {"params": [gate], "weight_decay": 0.0, "lr_multiplier": config.gate_lr_multiplier},
+        {"params": gate, "weight_decay": 0.0, "lr_multiplier": config.gate_lr_multiplier},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 @torch.no_grad()
-def keep_gate_upward(encoder: ResourceEncoder, optimizer: torch.optim.AdamW) -> None:
+def keep_gate_upward(encoder: Encoder, optimizer: torch.optim.AdamW) -> None:
     """Turn gate, attention output and their momentum round together if alpha has gone below 0.
 
     (alpha, W_out) and (-alpha, -W_out) are the same function with mirrored gradients, so that
     training goes on exactly as it would have; only the sign of alpha is chosen for every seed.
     """
-    fusion = encoder.fusion
-    projection = fusion.cross_attention.out_proj
-    mirrored = (fusion.gate_alpha, projection.weight, projection.bias)
+    mirrored = encoder.mirrored
     # A parameter that no gradient has reached yet has no momentum.
     momenta = [state["exp_avg"] for p in mirrored if (state := optimizer.state.get(p))]
     tensors = [*mirrored, *momenta]
-    if fusion.gate_alpha.device.type != "cpu":  # without waiting for the device
-        torch._foreach_mul_(tensors, torch.where(fusion.gate_alpha < 0, -1.0, 1.0))
-    elif fusion.gate_alpha < 0:
+    if not tensors:  # an architecture without a gate
+        return
+    if encoder.gate.device.type != "cpu":  # without waiting for the device
+        torch._foreach_mul_(tensors, torch.where(encoder.gate < 0, -1.0, 1.0))
+    elif encoder.gate < 0:
         torch._foreach_neg_(tensors)
 
 

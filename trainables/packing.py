@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from trainables.checkpoint import load_checkpoint, save_beside
 from trainables.config import PretrainConfig
 from trainables.diagnosis import Finding
 from trainables.errors import OutOfMemoryError, TrialEndedError
+from trainables.files import wait_for_room
 from trainables.llm.frozen import FrozenLLM
 from trainables.memory import Footprint, free_bytes
 from trainables.pretraining import Pretraining, Report, set_determinism, train_step
@@ -97,10 +99,13 @@ class Lanes:
         self._room_may_have_come = True
 
     def save(self) -> None:
-        """Checkpoints of all runs that are in the middle of an epoch."""
+        """Checkpoints of all runs that are in the middle of an epoch, as far as there is room."""
         for lane in self._lanes.values():
             if lane.run.in_epoch and len(lane.run.series):
-                save_beside(lane.directory, lane.run, lane.pretraining.history)
+                try:
+                    save_beside(lane.directory, lane.run, lane.pretraining.history)
+                except OSError as error:  # the one before has to do
+                    _log.warning("%s: no checkpoint in mid-epoch: %s", lane.directory, error)
 
     def work(self) -> Iterator[tuple[str, Report]]:
         """Admit what fits, then one step of the runs whose turn it is; reports by key.
@@ -170,7 +175,8 @@ class Lanes:
         try:
             report = lane.pretraining.end_epoch()
             report["findings"] += self._once()
-            path = save_beside(lane.directory, lane.run, lane.pretraining.history)
+            save = partial(save_beside, lane.directory, lane.run, lane.pretraining.history)
+            path = wait_for_room(save, lane.directory, _log.warning)
         except Exception as error:  # noqa: BLE001 - the other runs must go on
             return self._end(lane, error)
         if report["last"]:

@@ -18,7 +18,7 @@ from trainables.data.dataset import SharedInputs, make_shared_inputs
 from trainables.data.reading import CheckedData
 from trainables.data.registry import Tool
 from trainables.errors import DataError
-from trainables.files import replace_file
+from trainables.files import keep_if_possible
 from trainables.llm.frozen import FrozenLLM
 from trainables.llm.location import llm_fingerprint, local_directory
 
@@ -40,8 +40,7 @@ def embed_tools(
     if states is None:
         states = llm.last_token_states(prompts)
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, lambda aside: save_file({"tool_embeddings": states}, aside))
+            keep_if_possible(path, lambda aside: save_file({"tool_embeddings": states}, aside))
     for number, tool in enumerate(tools, start=1):
         say(f"      tool {number}/{len(tools)}: {tool.name} (from the {source})")
     return states.numpy()
@@ -58,8 +57,9 @@ def prepare_inputs(
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [[*ids, *end] for ids in encoded]
 
+    names = llm.mean_input_embeddings([tool.name for tool in data.tools]).numpy()
     inputs = make_shared_inputs(
-        data.tools, data.rows, tool_embeddings, encode, data.train_rows, data.val_rows
+        data.tools, data.rows, tool_embeddings, names, encode, data.train_rows, data.val_rows
     )
     longest = inputs.token_ids.shape[2]
     if longest > llm.max_tokens:

@@ -19,12 +19,12 @@ from safetensors.numpy import save_file
 from trainables.config import PretrainConfig
 from trainables.data import templates
 from trainables.data.dataset import SharedInputs
-from trainables.files import file_digest, replace_file
+from trainables.files import file_digest, keep_if_possible
 from trainables.llm.location import llm_fingerprint, local_directory
 from trainables.llm.precision import llm_precision
 from trainables.models.features import FeatureStatistics
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ARRAYS = tuple(f.name for f in fields(SharedInputs) if "Array" in f.type or "NDArray" in f.type)
 
 
@@ -85,5 +85,5 @@ def save_prepared(inputs: SharedInputs, path: Path) -> None:
         "statistics": inputs.statistics.as_dict(),
     }
     arrays = {name: np.ascontiguousarray(getattr(inputs, name)) for name in ARRAYS}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda aside: save_file(arrays, aside, metadata={"rest": json.dumps(rest)}))
+    metadata = {"rest": json.dumps(rest)}
+    keep_if_possible(path, lambda aside: save_file(arrays, aside, metadata=metadata))

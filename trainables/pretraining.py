@@ -22,8 +22,8 @@ from trainables.diagnosis import GATE_STUCK, diagnose
 from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError
 from trainables.llm.frozen import FrozenLLM, free_device_memory
 from trainables.metrics import scalars
+from trainables.models.encoder import evaluating
 from trainables.models.features import FIGURES
-from trainables.models.resource_encoder import evaluating
 from trainables.run import Batch, DeviceInputs, Run
 
 EVALUATION_BATCH = 64
@@ -120,7 +120,7 @@ def evaluate(run: Run, llm: FrozenLLM) -> tuple[float, float]:
         for batch in _validation_batches(run.inputs):
             soft = run.encoder(batch.tool_index, batch.features)
             losses.append(llm.token_losses(soft, batch.token_ids, batch.counts))
-            semantic = run.encoder.semantic_encoder(batch.tool_index)
+            semantic = run.encoder.semantic_embeddings[batch.tool_index]
             cosines.append(torch.cosine_similarity(soft, semantic, dim=-1))
     return float(torch.cat(losses).mean()), float(torch.cat(cosines).mean())
 
@@ -284,6 +284,8 @@ def _sum_over_workers(tensors: list[Tensor]) -> None:
 def set_determinism(deterministic: bool | None, device: torch.device) -> None:
     wanted = device.type == "cpu" if deterministic is None else deterministic
     torch.use_deterministic_algorithms(wanted, warn_only=True)
+    # Meant to make reads of unwritten memory show; a twentieth of a step on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _peak_memory_mib(device: torch.device) -> float:

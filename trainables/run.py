@@ -17,6 +17,8 @@ from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
 from trainables.diagnosis import Facts
 from trainables.errors import DivergedError
+from trainables.models.embedding_attention import EmbeddingAttentionEncoder
+from trainables.models.encoder import Encoder
 from trainables.models.resource_encoder import ResourceEncoder
 from trainables.optimisation import (
     keep_gate_upward,
@@ -88,6 +90,7 @@ class DeviceInputs:
         self.device = device
         self.source = inputs
         self.tool_embeddings = _tensor(inputs.tool_embeddings, device)
+        self.name_embeddings = _tensor(inputs.name_embeddings, device)
         self.tool_index = _tensor(inputs.tool_index, device)
         self.features = _tensor(inputs.features, device)
         self.token_ids = _tensor(inputs.token_ids, device)
@@ -204,7 +207,7 @@ class Run:
         that can be seen without waiting for a device, it raises DivergedError at once.
         """
         training = self.config.training
-        gate = self.encoder.fusion.gate_alpha
+        gate = self.encoder.gate
         gate_norm = gate.grad.abs() if gate.grad is not None else torch.zeros_like(gate)
         norm = clip_grad_norm_(self._parameters, training.max_grad_norm or math.inf)
         learning_rate = learning_rate_at(self.step, self.total_steps, training)
@@ -256,19 +259,29 @@ class Run:
         )
 
 
-def make_encoder(config: PretrainConfig, inputs: DeviceInputs) -> ResourceEncoder:
+def make_encoder(config: PretrainConfig, inputs: DeviceInputs) -> Encoder:
     """A new encoder on the CPU, its weights drawn from torch's current state."""
-    model = config.model
-    return ResourceEncoder(
-        inputs.source.tool_names,
-        inputs.tool_embeddings.cpu(),
-        num_attention_heads=model.num_attention_heads,
-        dropout=model.dropout,
-        d_resource=model.d_resource,
-        resource_tokens=model.resource_tokens,
-        normalize=model.normalize,
-        feature_statistics=inputs.source.statistics,
-    )
+    model, source = config.model, inputs.source
+    match model.architecture:
+        case "gated_fusion":
+            return ResourceEncoder(
+                source.tool_names,
+                inputs.tool_embeddings.cpu(),
+                num_attention_heads=model.num_attention_heads,
+                dropout=model.dropout,
+                d_resource=model.d_resource,
+                resource_tokens=model.resource_tokens,
+                normalize=model.normalize,
+                feature_statistics=source.statistics,
+            )
+        case "embedding_attention":
+            return EmbeddingAttentionEncoder(
+                source.tool_names,
+                inputs.name_embeddings.cpu(),
+                num_attention_heads=model.num_attention_heads,
+                dropout=model.dropout,
+                feature_statistics=source.statistics,
+            )
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:

@@ -37,7 +37,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top is a mapping; an empty file is an empty mapping."""
-    mapping = _load_yaml(read_input(path, "a YAML file"), str(path))
+    mapping = load_yaml(read_input(path, "a YAML file"), str(path))
     if mapping is None:
         return {}
     if not isinstance(mapping, dict):
@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return mapping
 
 
-def _load_yaml(text: str, where: str) -> Any:
+def load_yaml(text: str, where: str) -> Any:
     """PyYAML's constructors raise whatever the conversion of a tagged value raises."""
     try:
         return yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
@@ -69,21 +69,28 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
         keys = [key.strip() for key in dotted.split(".")]
         if not separator or not all(keys):
             raise ConfigError(f"--set {override}: must have the form a.b=c")
-        value = _load_yaml(text, f"--set {override}")
+        value = load_yaml(text, f"--set {override}")
         set_dotted(result, keys, value, f"--set {override}")
     return result
 
 
 def set_dotted(mapping: dict[str, Any], keys: Sequence[str], value: Any, where: str) -> None:
-    """``mapping[k0][k1]... = value``, making the mappings on the way."""
-    for key in keys[:-1]:
+    """``mapping[k0][k1]... = value``, making the mappings on the way.
+
+    Two keys that stand as one in ``mapping``, such as ``model.dropout``, are taken as one.
+    """
+    while True:
+        together = 2 if ".".join(keys[:2]) in mapping else 1
+        key, keys = ".".join(keys[:together]), keys[together:]
+        if not keys:
+            mapping[key] = value
+            return
         below = mapping.get(key)
         if below is None:
             below = mapping[key] = {}
         if not isinstance(below, dict):
             raise ConfigError(f"{where}: `{key}` is {shown(below)}, which has no keys below it")
         mapping = below
-    mapping[keys[-1]] = value
 
 
 def build(cls: type[Model], mapping: Mapping[str, Any], source: str) -> Model:
@@ -93,6 +100,21 @@ def build(cls: type[Model], mapping: Mapping[str, Any], source: str) -> Model:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise ConfigError(f"{source}: {_explain(cls, problem)}") from None
+
+
+# What pydantic's types of errors want, in the words of a YAML file.
+MAPPING = ("model_type", "model_attributes_type", "dict_type")
+WHOLE = ("int_type", "int_parsing", "int_from_float", "int_parsing_size")
+WANTED = {
+    **dict.fromkeys(MAPPING, "a mapping of keys to values"),
+    **dict.fromkeys(WHOLE, "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "finite_number": "a finite number",
+    "list_type": "a list",
+    "string_type": "a text",
+    "string_too_short": "a text that is not empty",
+}
 
 
 def _explain(cls: type[BaseModel], problem: ErrorDetails) -> str:
@@ -110,12 +132,15 @@ def _explain(cls: type[BaseModel], problem: ErrorDetails) -> str:
             message = problem["msg"].removeprefix("Value error, ")
             return f"`{key}`: {message}" if path else message
         case "union_tag_not_found":
-            return f"`{key}` needs the key `type`: {problem['msg']}"
+            return f"`{key}` needs the key `type`"
         case "union_tag_invalid":
             context = problem["ctx"]
             tags = [tag.strip("' ") for tag in str(context["expected_tags"]).split(",")]
             hint = did_you_mean(str(context["tag"]), tags)
             return f"`{key}.type` is {context['tag']!r}{hint}, but must be one of {', '.join(tags)}"
+        case kind if kind in WANTED:
+            where = f"`{key}` is {shown(value)}, but" if path else f"is {shown(value)}, but"
+            return f"{where} must be {WANTED[kind]}"
         case _:
             message = problem["msg"]
             message = message[0].lower() + message[1:]
@@ -125,6 +150,10 @@ def _explain(cls: type[BaseModel], problem: ErrorDetails) -> str:
 
 def _as_written(cls: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The path without the names of types, which pydantic puts where a union's member is chosen."""
+    root = cls.model_fields.get("root")
+    if root is not None:  # a mapping of any names to models
+        tags = {_tag(m) for m in _models_in(root.annotation)}
+        return [part for i, part in enumerate(path) if i != 1 or part not in tags]
     written: list[str] = []
     for i, part in enumerate(path):
         members = [m for a in _annotations(cls, path[:i]) for m in _models_in(a)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +83,23 @@ def _batch_sizes(space: SearchSpace) -> Iterator[int]:
 
 
 def check_writable(directory: Path, flag: str) -> None:
-    """``directory``, or the nearest one above it that exists, must take new files."""
+    """``directory``, or the nearest one above it that exists, must take new files.
+
+    What is allowed does not tell: a file system may be read-only, full or none that keeps files.
+    """
+    directory = directory.expanduser()
     above = (directory, *directory.absolute().parents)
-    nearest = next(p for p in above if exists(p, flag))
+    nearest = next(p for p in above if exists(p, flag) or p.is_symlink())
     if not nearest.is_dir():
         raise UserError(f"{flag} {directory}: {nearest} is not a directory; give another {flag}")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"{flag} {directory}: {nearest} cannot be written; give another {flag}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".try-", dir=nearest) as aside:
+            Path(aside, "file").write_text("room for a file")
+    except OSError as error:
+        raise UserError(
+            f"{flag} {directory}: {nearest} cannot be written ({error.strerror}); give another "
+            f"{flag}"
+        ) from None
 
 
 def estimate_cost(config: SweepConfig, data: CheckedData) -> Cost:

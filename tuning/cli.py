@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from trainables.config import DEFAULT_CONFIG
 from trainables.errors import TrialEndedError, UserError
+from tuning.comparison.command import add_compare
+from tuning.migrate_command import add_migrate
+from tuning.terminal import output_is_broken, prepare_terminal, say_on_stdout
+from tuning.verify_command import add_verify
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -32,17 +33,20 @@ Tune the pretraining of a resource encoder on Ray.
   stop       end one in order         trials    every trial of a sweep
   train      train one encoder        best      the best trial
   validate   check without training   export    its encoder, to use elsewhere
+  verify     check its parts          migrate   files of earlier releases
+  compare    both architectures, or two sweeps, side by side
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 for an error that the user can mend."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # terminals without a Greek alpha
     try:
+        prepare_terminal()
         options = make_parser().parse_args(arguments)
-        return int(options.command(options) or 0)
+        status = int(options.command(options) or 0)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -52,8 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not output_is_broken():
+            raise
+        if not isinstance(error, BrokenPipeError):
+            print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
         return 1
 
 
@@ -80,6 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_reading(commands, "trials", _trials, "every trial with its history")
     _add_reading(commands, "best", _best, "the best trial, its parameters and its checkpoint")
     _add_export(commands)
+    add_migrate(commands)
+    add_verify(commands)
+    add_compare(commands)
     return parser
 
 
@@ -241,7 +251,7 @@ def _launch(options: argparse.Namespace) -> int:
 
         storage = Path(options.storage or DEFAULT_STORAGE)
         sweep = warm_started(sweep, find_sweep(storage, options.warm_start_from))
-    launch(sweep, _say_on_stdout())
+    launch(sweep, say_on_stdout())
     return _summary(sweep.directory)
 
 
@@ -258,7 +268,7 @@ def _resume(options: argparse.Namespace) -> int:
         )
     from tuning.sweep import resume
 
-    resume(directory, overrides, _say_on_stdout(), retry_failed=options.retry_failed)
+    resume(directory, overrides, say_on_stdout(), retry_failed=options.retry_failed)
     return _summary(directory)
 
 
@@ -368,8 +378,3 @@ def _summary(directory: Path) -> int:
     record = read_sweep(directory)
     show_summary(record, directory, directory.parent, make_console())
     return 0 if record.state == "finished" else 1
-
-
-def _say_on_stdout() -> Callable[[str], None]:
-    """Bound to this moment's stdout: while Ray runs, what others print goes to a file."""
-    return partial(print, file=sys.stdout, flush=True)

@@ -17,7 +17,8 @@ from trainables.errors import ConfigError, did_you_mean
 from trainables.files import exists
 from trainables.metrics import OBJECTIVES
 from trainables.validation import apply_overrides, build, read_yaml, shown
-from tuning.space import CHANGEABLE, changeable, check_space
+from tuning.space import CHANGEABLE, changeable, check_points, check_space
+from tuning.store import SWEEP_NAME
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_SPACE = PROJECT / "search_spaces" / "default.yaml"
@@ -25,7 +26,6 @@ MOST = 10**6
 MOST_SECONDS = 1e9
 DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*(s|m|h|d)")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 class _Search(Section):
@@ -168,6 +168,7 @@ class DedicatedExecution(Section):
 
 Execution = Annotated[PackedExecution | DedicatedExecution, Field(discriminator="type")]
 
+PART = "a path or a mapping of keys to values"
 DEFAULT_TYPES = {"search": "tpe", "scheduler": "asha", "execution": "packed"}
 
 
@@ -234,7 +235,7 @@ class ResolvedSweep:
 
     @property
     def directory(self) -> Path:
-        return Path(self.config.storage).absolute() / self.name
+        return Path(self.config.storage).expanduser().absolute() / self.name
 
 
 def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -248,12 +249,17 @@ def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
     space, _, space_source = _part(
         mapping.get("search_space"), DEFAULT_SPACE, base, f"{source}: search_space"
     )
-    mapping = apply_overrides({**mapping, "train": train, "search_space": space}, overrides)
-    if isinstance(mapping["search_space"], str):  # --set search_space=PATH
-        space, _, space_source = _part(mapping["search_space"], DEFAULT_SPACE, base, source)
-        mapping["search_space"] = space
+    mapping |= {"train": train, "search_space": space}
+    for override in sorted(overrides, key=_names_a_part, reverse=True):
+        mapping = apply_overrides(mapping, [override])
+        if isinstance(mapping["train"], str):  # --set train=PATH
+            train, train_base, train_source = _part(mapping["train"], DEFAULT_CONFIG, base, source)
+            mapping["train"] = train
+        if isinstance(mapping["search_space"], str):
+            space, _, space_source = _part(mapping["search_space"], DEFAULT_SPACE, base, source)
+            mapping["search_space"] = space
     if not isinstance(mapping["train"], Mapping):
-        raise ConfigError(f"{source}: `train` must be a mapping; change its values with --set")
+        raise ConfigError(f"{source}: `train` is {shown(mapping['train'])}, but must be {PART}")
     checked = parse_config(mapping.pop("train"), source=train_source, base=train_base)
     build(SearchSpace, mapping["search_space"], space_source)
     config = build(SweepConfig, {**mapping, "train": checked}, source)
@@ -269,6 +275,7 @@ def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
             "set `scheduler: {type: none}`"
         )
     searched = check_space(config.search_space, checked, space_source)
+    check_points(config.warm_start, checked, source)
     if isinstance(config.scheduler, PBT) and not changeable(searched):
         raise ConfigError(
             f"{source}: `scheduler` is pbt, which changes parameters while a trial trains, but the "
@@ -277,9 +284,14 @@ def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
     return config.model_copy(update={"search_space": searched})
 
 
+def _names_a_part(override: str) -> bool:
+    """``train=...`` and ``search_space=...`` come before what changes a value in them."""
+    return override.partition("=")[0].strip() in ("train", "search_space")
+
+
 def check_name(name: str) -> str:
     """A sweep's name becomes a directory, and must stay inside the storage."""
-    if not NAME.fullmatch(name):
+    if not SWEEP_NAME.fullmatch(name):
         raise ConfigError(
             f"the name {name!r} cannot be used; letters, digits, `_`, `-` and `.` are allowed, up "
             "to 100, the first a letter or digit"
@@ -294,7 +306,7 @@ def _part(value: Any, default: Path, base: Path, where: str) -> tuple[dict[str, 
     if value is None:
         return read_yaml(default), default.parent, str(default)
     if not isinstance(value, str):
-        raise ConfigError(f"{where} is {shown(value)}, but must be a path or a mapping")
+        raise ConfigError(f"{where} is {shown(value)}, but must be {PART}")
     path = next((p for p in (base / value, Path(value)) if exists(p, where)), Path(value))
     return read_yaml(path), path.parent, str(path)
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainables.checkpoint_files import ENCODER_CONFIG_FILE, WEIGHTS_FILE
-from trainables.errors import UserError
+from trainables.checkpoint_files import (
+    ENCODER_CONFIG_FILE,
+    WEIGHTS_FILE,
+    checkpoints,
+    read_meta,
+)
+from trainables.errors import CheckpointError, UserError
 from trainables.files import exists, new_directory
-from tuning.store import SweepRecord, TrialRecord, read_manifest
+from tuning.record import SweepRecord, TrialRecord
+from tuning.store import read_manifest
 
+_log = logging.getLogger(__name__)
 ENCODER_FILES = (WEIGHTS_FILE, ENCODER_CONFIG_FILE)
 CONFIG_FILE = "training_config.json"
 CARD_FILE = "README.md"
@@ -28,53 +37,73 @@ CARD_METRICS = (
 
 
 def best_of(directory: Path, record: SweepRecord) -> tuple[TrialRecord, Path]:
-    """The best trial and where its checkpoint lies."""
-    best = record.best()
-    if best is None or best.checkpoint is None:
-        raise UserError(
-            f"sweep `{record.name}` has no trial yet that ended with a checkpoint and a finite "
-            f"{record.metric}"
-        )
-    path = directory / best.checkpoint
-    if not exists(path, "the checkpoint") or not path.is_dir():
-        raise UserError(f"the checkpoint of {best.trial_id} is gone: {path}")
-    return best, path
+    """The best trial and its newest whole checkpoint; the trial as it stood at that.
+
+    Damaged ones are reported, and the one before is taken, or the next best trial.
+    """
+    problems = []
+    for trial in record.ranked():
+        recorded = directory / str(trial.checkpoint)
+        others = [path for path in checkpoints(recorded.parent) if path != recorded]
+        if not recorded.is_dir():
+            problems.append(f"the checkpoint of {trial.trial_id} is gone: {recorded}")
+        for path in (recorded, *reversed(others)) if recorded.is_dir() else reversed(others):
+            try:
+                epoch = read_meta(path)["epoch"]
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            reports = {e: report for e, report in trial.reports.items() if e <= epoch}
+            if epoch in reports:
+                for problem in problems:
+                    _log.warning("%s; taking %s of %s", problem, path.name, trial.trial_id)
+                return replace(trial, reports=reports), path
+    raise UserError(
+        problems[0]
+        if problems
+        else f"sweep `{record.name}` has no trial yet that ended with a checkpoint and a finite "
+        f"{record.metric}"
+    )
 
 
-def export_best(directory: Path, record: SweepRecord, out: Path, replace: bool = False) -> Path:
-    """Write the best trial's encoder to ``out``, which must not exist unless ``replace``."""
-    best, checkpoint = best_of(directory, record)
-    if exists(out, "--out") and not replace:
+def export_best(directory: Path, record: SweepRecord, out: Path) -> Path:
+    """Write the best trial's encoder to ``out``, which must not exist."""
+    if exists(out, "--out"):
         raise UserError(f"--out {out}: exists already; give a directory that does not")
     try:
-        meta = json.loads((checkpoint / "meta.json").read_text())
-        card = _card(directory, record, best, meta, out.name)
-        missing = [name for name in ENCODER_FILES if not (checkpoint / name).is_file()]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return write_best(directory, record, out)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--out {out}: cannot be written: {error}") from None
+
+
+def write_best(directory: Path, record: SweepRecord, out: Path, *, replace: bool = False) -> Path:
+    """As ``export_best``, but raises OSError where the disk is full; may ``replace`` ``out``."""
+    best, checkpoint = best_of(directory, record)
+    try:
+        config = read_meta(checkpoint)["config"]
+        card = _card(directory, record, best, checkpoint, config, out.name)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"the checkpoint {checkpoint} cannot be read: {error!r}") from None
-    if missing:
-        raise UserError(f"the checkpoint {checkpoint} has no {', '.join(missing)}")
 
     def fill(aside: Path) -> None:
         for name in ENCODER_FILES:
             shutil.copyfile(checkpoint / name, aside / name)
-        (aside / CONFIG_FILE).write_text(json.dumps(meta["config"], indent=2) + "\n")
+        (aside / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         (aside / CARD_FILE).write_text(card)
 
-    try:
-        if replace:
-            shutil.rmtree(out, ignore_errors=True)
-        new_directory(out, fill)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--out {out}: cannot be written: {error}") from None
+    new_directory(out, fill, replace=replace)
     return out
 
 
 def _card(
-    directory: Path, record: SweepRecord, best: TrialRecord, meta: dict[str, Any], out: str
+    directory: Path,
+    record: SweepRecord,
+    best: TrialRecord,
+    checkpoint: Path,
+    config: dict[str, Any],
+    out: str,
 ) -> str:
-    config = meta["config"]
-    encoder = json.loads((directory / str(best.checkpoint) / "encoder.json").read_text())
+    encoder = json.loads((checkpoint / ENCODER_CONFIG_FILE).read_text())
     manifest = read_manifest(directory)
     llm = config["model"]["llm_model"]
     figures = "\n".join(

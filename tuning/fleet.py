@@ -53,7 +53,7 @@ class ForgetHosts(WorkerGroupCallback):
         self._switchboard = switchboard
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
-        ray.get(self._switchboard.forget_hosts.remote())
+        ray.get(self._switchboard.forget_hosts.remote(worker_group_context.num_workers))
 
 
 def abort(mailbox: ActorHandle, key: str) -> None:
@@ -154,4 +154,5 @@ class FleetCallback(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
+        self._fleet.describe()  # raises if it is gone: then the trial has not failed, the sweep has
         self._fleet.switchboard.release_trial.remote(str(trial))

@@ -15,7 +15,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from tuning.store import SweepRecord
+from tuning.record import SweepRecord
 
 
 @dataclass

@@ -5,6 +5,7 @@ Nothing here imports torch; a process of this is all that a trial has of its own
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import uuid
@@ -19,10 +20,12 @@ from ray.train._internal.checkpoint_manager import _TrainingResult
 
 from trainables.assignment import CRASHED, Assignment
 from trainables.config import PretrainConfig
+from trainables.files import wait_for_room
 from trainables.metrics import scalars
 from tuning.space import with_params
 
 START_DIR = "start"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class PackedTrial(tune.Trainable):
         path = self._checkpoint
         if path in self._named:
             path = path.with_name(f"{path.name}_{len(self._named)}")
-            _copy(self._checkpoint, path)
+            copy_checkpoint(self._checkpoint, path)
         self._named.add(path)
         figures = {**scalars(self._last_result), "training_iteration": self._iteration}
         return _TrainingResult(tune.Checkpoint.from_directory(path), figures)
@@ -98,8 +101,7 @@ class PackedTrial(tune.Trainable):
         self._inherited = source.parent.name != self._directory.name
         self._checkpoint = self._directory / START_DIR
         if source != self._checkpoint:
-            shutil.rmtree(self._checkpoint, ignore_errors=True)
-            _copy(source, self._checkpoint)
+            copy_checkpoint(source, self._checkpoint)
         self._key = f"{self._name}-{uuid.uuid4().hex}"
         self._started = False
 
@@ -119,11 +121,19 @@ class PackedTrial(tune.Trainable):
         )
 
 
-def _copy(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, copy_function=_link_or_copy)
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """``target`` becomes what ``source`` is, as soon as there is room for it."""
+
+    def copy() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in source.iterdir():
+            _link_or_copy(file, target / file.name)
+
+    wait_for_room(copy, target, _log.warning)
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """Checkpoints never change: two names for one file are as good as two files."""
     try:
         os.link(source, target)

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from trainables.errors import UserError
+from tuning.disk import free_bytes, used_bytes
 from tuning.export import best_of
 from tuning.monitors.table import figure, short_params, trial_table
-from tuning.store import SweepRecord, TrialRecord, list_sweeps, read_sweep
+from tuning.record import SweepRecord, TrialRecord
+from tuning.store import list_sweeps, read_sweep
 from tuning.terminal import run_tune, shown_path
 
 _log = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ def status_answer(directory: Path) -> dict[str, Any]:
         "num_trials": record.num_trials,
         "trials": record.counts(),
         "hosts_busy": record.busy,
+        "disk_bytes": used_bytes(directory),
+        "disk_bytes_free": free_bytes(directory),
         "best": _short(record, best) if best else None,
     }
 
@@ -110,6 +114,8 @@ def show_status(directory: Path, console: Console) -> None:
     console.print(f"sweep {answer['sweep']}: {answer['state']}{message}")
     counts = ", ".join(f"{n} {status}" for status, n in answer["trials"].items()) or "none yet"
     console.print(f"trials of {answer['num_trials']}: {counts}")
+    used, free = answer["disk_bytes"] / 2**20, answer["disk_bytes_free"] / 2**20
+    console.print(f"disk: {used:,.1f} MiB used, {free:,.0f} MiB free")
     if answer["best"]:
         best = answer["best"]
         console.print(

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainables.checkpoint_files import checkpoints, read_meta
+from trainables.checkpoint_files import checkpoints, read_meta, remove_checkpoints
 from trainables.config import TrainingConfig
 from trainables.diagnosis import GATE_STUCK
 from trainables.errors import CheckpointError
+from tuning.record import SweepRecord, TrialRecord
 from tuning.search import Start
-from tuning.store import SweepRecord, TrialRecord
 
 _log = logging.getLogger(__name__)
 # Tells the history of a trial's event: (event, trial's id, its content).
@@ -41,6 +40,8 @@ def take_up(
     starts = []
     for trial in record.ordered():
         if trial.ended is not None and not (retry_failed and trial.status == "failed"):
+            if trial.pruned:  # and perhaps killed before that was done
+                remove_checkpoints(trials / trial.trial_id)
             continue
         found = _newest(trials / trial.trial_id, trial.epoch)
         ending = _ending(trial, training)
@@ -50,7 +51,7 @@ def take_up(
             continue
         _go_back(trial, found[1] if found else None, tell)
         starts.append(Start(trial.number, trial.params, found[0] if found else None))
-        _remove_others(trials / trial.trial_id, found[0] if found else None)
+        remove_checkpoints(trials / trial.trial_id, keep=found[0] if found else None)
     return starts
 
 
@@ -82,9 +83,3 @@ def _go_back(trial: TrialRecord, meta: dict[str, Any] | None, tell: Tell) -> Non
     history = [dict(row) for row in meta["history"]] if meta else []
     if [row["epoch"] for row in history] != sorted(trial.reports):
         tell("history", trial.trial_id, history=history)
-
-
-def _remove_others(folder: Path, chosen: Path | None) -> None:
-    for path in checkpoints(folder):
-        if path != chosen:
-            shutil.rmtree(path, ignore_errors=True)

@@ -20,8 +20,8 @@ from ray.tune.schedulers import (
 from search_spaces.schema import Choice, FloatRange, IntRange, Range, SearchSpace
 from tuning.config import ASHA, PBT, HyperBand, Median, NoScheduler, Scheduler
 from tuning.halving import Halving
+from tuning.record import SweepRecord
 from tuning.space import changeable
-from tuning.store import SweepRecord
 
 TIME_ATTRIBUTE = "epoch"
 # The outcomes of reports that tell an epoch; others end a trial without a new one.
@@ -30,14 +30,50 @@ WITH_EPOCH = ("running", "finished", "stopped early")
 PAUSING = (HyperBand, PBT)
 
 
-class Population(PopulationBasedTraining):
+class _OwnDirectory(TrialScheduler):
+    """Every trial's directory has its name, and no other.
+
+    Ray adds to it where a sweep that began on the same cluster in the same second has one too.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        trial.relative_logdir = trial.storage.trial_dir_name = str(trial)
+        super().on_trial_add(tune_controller, trial)
+
+
+class Population(_OwnDirectory, PopulationBasedTraining):
     """Ray refuses a searcher beside a population; here it only draws the first parameters."""
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(SimpleNamespace(search_alg=None), trial)
 
 
-class SuccessiveHalving(FIFOScheduler):
+class Brackets(_OwnDirectory, HyperBandScheduler):
+    """Ray's HyperBand."""
+
+
+class _LiveTrials(_OwnDirectory):
+    """Looks for the next trial among those that have not ended; Ray's own look at all of them."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        waiting = (Trial.PENDING, Trial.PAUSED)
+        found = [t for t in tune_controller.get_live_trials() if t.status in waiting]
+        return min(found, key=lambda t: (waiting.index(t.status), str(t)), default=None)
+
+
+class InOrder(_LiveTrials, FIFOScheduler):
+    """Every trial runs to its end."""
+
+
+class AsyncHalving(_LiveTrials, AsyncHyperBandScheduler):
+    """Successive halving in the order of arrival."""
+
+
+class MedianStopping(_LiveTrials, MedianStoppingRule):
+    """Stops what is worse than the median."""
+
+
+class SuccessiveHalving(_OwnDirectory, FIFOScheduler):
     """Pauses a trial at a rung until ``halving`` can tell whether it goes on.
 
     ``active`` are the numbers of the trials that train or are about to, ``limit`` tells how many
@@ -59,6 +95,7 @@ class SuccessiveHalving(FIFOScheduler):
         return len(self.active) + ready < self._limit()
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_add(tune_controller, trial)
         self._halving.go_on(_number(trial))
         self.active.add(_number(trial))
 
@@ -135,6 +172,7 @@ class _PastTrial:
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
+        self.storage = SimpleNamespace()
 
     def is_finished(self) -> bool:
         return True
@@ -151,7 +189,7 @@ def make_scheduler(
     compared = {"metric": metric, "mode": mode}
     match scheduler:
         case ASHA():
-            return AsyncHyperBandScheduler(
+            return AsyncHalving(
                 **compared,
                 time_attr=TIME_ATTRIBUTE,
                 grace_period=min(scheduler.grace_epochs, num_epochs),
@@ -159,7 +197,7 @@ def make_scheduler(
                 max_t=num_epochs,
             )
         case Median():
-            return MedianStoppingRule(
+            return MedianStopping(
                 **compared,
                 time_attr=TIME_ATTRIBUTE,
                 grace_period=scheduler.grace_epochs,
@@ -167,7 +205,7 @@ def make_scheduler(
                 hard_stop=True,
             )
         case HyperBand():
-            return HyperBandScheduler(
+            return Brackets(
                 **compared,
                 time_attr=TIME_ATTRIBUTE,
                 max_t=num_epochs,
@@ -191,7 +229,7 @@ def make_scheduler(
                 log_config=False,
             )
         case NoScheduler():
-            return FIFOScheduler()
+            return InOrder()
 
 
 def _domain(spec: Range) -> Any:

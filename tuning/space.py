@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
@@ -31,6 +31,15 @@ CHANGEABLE = (
     "model.dropout",
     "model.num_attention_heads",
 )
+# What only the gated architecture reads.
+GATED_ONLY = (
+    "training.gate_lr_multiplier",
+    "model.d_resource",
+    "model.resource_tokens",
+    "model.normalize",
+)
+ARCHITECTURE = "model.architecture"
+GATED = "gated_fusion"
 MAX_HEADS = 32
 MIN_HEAD_SIZE = 8
 
@@ -72,13 +81,39 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
         if isinstance(spec, FloatRange) and _takes_whole_numbers(key):
             raise ConfigError(f"{source}: `{key}` takes whole numbers; use `type: int`")
         for value in spec.extremes():
-            with_params(config, {key: value}, f"{source}: search space")
+            with_params(config, {**(spec.when or {}), key: value}, f"{source}: search space")
+        if key in GATED_ONLY:
+            _check_has_effect(key, spec, space, config, source)
         filled[key] = spec
     checked = SearchSpace(filled)
     size = llm_hidden_size(config.model)
     for heads in searched_heads(checked, config) if size else ():
         check_heads(heads, size or 0, f"{source}: `{HEADS}`")
     return checked
+
+
+def _check_has_effect(
+    key: str, spec: Range, space: SearchSpace, config: PretrainConfig, source: str
+) -> None:
+    """A key of the gate must not vary in trials whose architecture has no gate."""
+    searched = space.root.get(ARCHITECTURE)
+    possible = searched.extremes() if searched else [config.model.architecture]
+    possible = [(spec.when or {}).get(ARCHITECTURE, name) for name in possible]
+    for name in possible:
+        if name != GATED:
+            raise ConfigError(
+                f"{source}: `{key}` has no effect where `{ARCHITECTURE}` is {name}; give it "
+                f"`when: {{{ARCHITECTURE}: {GATED}}}`"
+            )
+
+
+def check_points(points: Sequence[Mapping[str, Any]], config: PretrainConfig, source: str) -> None:
+    """Parameters that are tried without being drawn must give trainings, too."""
+    for number, point in enumerate(points):
+        where = f"{source}: `warm_start.{number}`"
+        trial, size = with_params(config, point, where), llm_hidden_size(config.model)
+        if size:
+            check_heads(trial.model.num_attention_heads, size, f"{where}: `{HEADS}`")
 
 
 def changeable(space: SearchSpace) -> dict[str, Range]:
@@ -105,8 +140,10 @@ def searched_heads(space: SearchSpace, config: PretrainConfig) -> list[int]:
 
 def with_params(config: PretrainConfig, params: Mapping[str, Any], where: str) -> PretrainConfig:
     """The configuration of one trial."""
-    mapping = config.model_dump()
+    mapping, known = config.model_dump(), searchable_keys()
     for key, value in params.items():
+        if key not in known:
+            raise ConfigError(f"{where}: `{key}` cannot be searched{did_you_mean(key, known)}")
         set_dotted(mapping, key.split("."), value, where)
     return build(PretrainConfig, mapping, where)
 

@@ -52,6 +52,7 @@ class StopRequests:
         self._signal: int | None = None
         self._between_events = False
         self._checked = 0.0
+        self._reason: str | None = None
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -73,18 +74,27 @@ class StopRequests:
             self._between_events = False
 
     def check(self) -> None:
-        """Raises SweepStopped if there was a request."""
+        """Raises SweepStopped if there was a request, and from then on always."""
         if self._signal is not None:
             raise SweepStopped(f"stopped by {NAMES[signal.Signals(self._signal)]}")
+        if self._reason is not None:
+            raise SweepStopped(self._reason)
         now = time.monotonic()
         if now - self._checked < CHECK_SECONDS:
             return
         self._checked = now
         if self._deadline is not None and now > self._deadline:
-            raise SweepStopped("its time_budget is used up")
+            self._reason = "its time_budget is used up"
         if self._file.exists():
             self._file.unlink(missing_ok=True)
-            raise SweepStopped("stopped by `stop`")
+            self._reason = "stopped by `stop`"
+        if self._reason is not None:
+            raise SweepStopped(self._reason)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep for something that may never come; raises SweepStopped if there was a request."""
+        self.check()
+        time.sleep(seconds)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:

@@ -17,19 +17,17 @@ import fcntl
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from trainables.errors import UserError, did_you_mean
 from trainables.files import exists, wait_for_room, write_text
+from tuning.record import FILE_NAME, Event, SweepRecord, check_event
 
 EVENTS_FILE = "trials.jsonl"
 CONFIG_FILE = "sweep.yaml"
@@ -39,188 +37,9 @@ STOP_FILE = "stop"  # made by who wants the sweep to end
 FORMAT_VERSION = 2
 CRC = ', "crc32": '
 DURABLE = ("created", "sweep", "end")  # told to the disk at once, should the power fail
-TRIAL_ID = re.compile(r"trial_\d{1,9}")
-HISTORY_KEYS = ("epoch", "train_loss", "val_loss", "gate_alpha", "semantic_retention")
-# A trial with one of these statuses is over and has a result that counts.
-MAX_FIGURE = 1e300
-GOOD = ("finished", "stopped early")
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 _log = logging.getLogger(__name__)
-Event = dict[str, Any]
-
-
-@dataclass
-class TrialRecord:
-    """One trial as its events tell it."""
-
-    trial_id: str
-    params: dict[str, Any]
-    status: str = "pending"
-    message: str = ""
-    started: float | None = None
-    ended: float | None = None
-    waited: float | None = None  # seconds from being requested to the end of the first step
-    checkpoint: str | None = None  # relative to the sweep's directory
-    reports: dict[int, dict[str, Any]] = field(default_factory=dict)  # by epoch
-    findings: dict[int, list[dict[str, str]]] = field(default_factory=dict)  # by epoch, if any
-    search_state: dict[str, Any] = field(default_factory=dict)  # what a sampler keeps with it
-
-    @property
-    def number(self) -> int:
-        return int(self.trial_id.rpartition("_")[2])
-
-    @property
-    def epoch(self) -> int:
-        return max(self.reports, default=0)
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The figures of the last epoch."""
-        return self.reports[self.epoch] if self.reports else {}
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        return [{k: self.reports[e].get(k) for k in HISTORY_KEYS} for e in sorted(self.reports)]
-
-    @property
-    def found(self) -> list[dict[str, str]]:
-        """What is wrong with it as of its last epoch: id and text of each finding."""
-        return self.findings.get(self.epoch, [])
-
-    @property
-    def news(self) -> list[dict[str, str]]:
-        """Those of ``found`` that no epoch before had."""
-        known = {f["id"] for e, found in self.findings.items() if e < self.epoch for f in found}
-        return [finding for finding in self.found if finding["id"] not in known]
-
-    @property
-    def described_status(self) -> str:
-        """The status with its reason, as a person reads it."""
-        at = f" at epoch {self.epoch}" if self.status == "stopped early" else ""
-        return f"{self.status}{at}: {self.message}" if self.message else f"{self.status}{at}"
-
-    def _forget_after(self, epoch: int) -> None:
-        self.reports = {e: r for e, r in self.reports.items() if e <= epoch}
-        self.findings = {e: f for e, f in self.findings.items() if e <= epoch}
-
-
-@dataclass
-class SweepRecord:
-    """Everything the events of one sweep tell."""
-
-    name: str
-    metric: str
-    mode: str
-    num_trials: int
-    trials: dict[str, TrialRecord] = field(default_factory=dict)
-    state: str = "running"
-    message: str = ""
-    busy: float | None = None  # share of the hosts' time that was spent in training steps
-
-    def ordered(self) -> list[TrialRecord]:
-        """The trials by number."""
-        return sorted(self.trials.values(), key=lambda trial: trial.number)
-
-    def apply(self, event: Event) -> None:
-        """Take in one event; an epoch that is told again replaces what followed it before."""
-        _check_event(event)
-        if event["event"] == "created":
-            return
-        if event["event"] == "sweep":
-            self.state, self.message = event["state"], event.get("message", "")
-            self.num_trials = event.get("num_trials", self.num_trials)
-            return
-        if event["event"] == "hosts":
-            self.busy = _share_in_steps(event["hosts"], event["time"])
-            return
-        trial_id = event["trial_id"]
-        if event["event"] == "trial" and trial_id not in self.trials:
-            state = event.get("state", {})
-            self.trials[trial_id] = TrialRecord(trial_id, event["params"], search_state=state)
-        trial = self.trials[trial_id]
-        match event["event"]:
-            case "trial" if trial.params != event["params"]:
-                self.trials[trial_id] = TrialRecord(trial_id, event["params"])
-            case "history":
-                trial.reports = {m["epoch"]: m for m in event["history"]}
-                trial._forget_after(trial.epoch)
-            case "pruned":
-                trial.checkpoint = None
-            case "params":  # of a population: the trial goes on with others
-                trial.params = event["params"]
-            case "start":
-                trial.status, trial.message, trial.ended = "running", "", None
-                trial.started = trial.started or event["time"]
-            case "first_step":
-                trial.waited = trial.waited or event["waited"]
-            case "epoch":
-                epoch = event["metrics"]["epoch"]
-                trial._forget_after(epoch - 1)
-                trial.reports[epoch] = event["metrics"]
-                if found := event.get("findings"):
-                    trial.findings[epoch] = found
-            case "checkpoint":
-                trial.checkpoint = event["path"]
-            case "end":
-                trial.status, trial.message = event["status"], event.get("message", "")
-                trial.ended = event["time"]
-
-    def value(self, trial: TrialRecord) -> float | None:
-        """The objective at the trial's last epoch, if it is a finite number."""
-        value = trial.metrics.get(self.metric)
-        return value if isinstance(value, int | float) and math.isfinite(value) else None
-
-    def best(self) -> TrialRecord | None:
-        """The best trial that has ended well and left a checkpoint; ties go to the earlier."""
-        ended = [t for t in self.trials.values() if t.status in GOOD and t.checkpoint]
-        scored = [(value, t) for t in ended if (value := self.value(t)) is not None]
-        if not scored:
-            return None
-        sign = 1 if self.mode == "min" else -1
-        return min(scored, key=lambda pair: sign * pair[0])[1]
-
-    def counts(self) -> dict[str, int]:
-        return dict(Counter(t.status for t in self.trials.values()))
-
-
-EVENT_FIELDS: dict[str, dict[str, Any]] = {
-    "created": {"manifest": dict, "sweep": str},
-    "sweep": {"state": str},
-    "history": {"trial_id": str, "history": list},
-    "pruned": {"trial_id": str},
-    "hosts": {"hosts": list, "time": int | float},
-    "first_step": {"trial_id": str, "waited": int | float},
-    "trial": {"trial_id": str, "params": dict},
-    "params": {"trial_id": str, "params": dict},
-    "start": {"trial_id": str, "time": int | float},
-    "epoch": {"trial_id": str, "metrics": dict},
-    "checkpoint": {"trial_id": str, "path": str},
-    "end": {"trial_id": str, "status": str, "time": int | float},
-}
-
-
-def _share_in_steps(hosts: list[dict[str, Any]], until: float) -> float | None:
-    """Of the time since each host joined; None for hosts that never trained."""
-    up = sum(until - host["joined"] for host in hosts)
-    return sum(host.get("seconds_in_steps", 0.0) for host in hosts) / up if up > 0 else None
-
-
-def _check_event(event: Event) -> None:
-    """A line that is JSON but no event of ours must not reach those who show it."""
-    for key, kind in EVENT_FIELDS[event["event"]].items():
-        if not isinstance(event[key], kind):
-            raise TypeError(f"`{key}` is {type(event[key]).__name__}")
-    told = [event["metrics"]] if event["event"] == "epoch" else event.get("history", [])
-    for metrics in told:
-        if not all(type(v) in (int, float) and abs(v) < MAX_FIGURE for v in metrics.values()):
-            raise TypeError("a metric is no number")
-        if type(metrics["epoch"]) is not int:
-            raise TypeError("`epoch` is no whole number")
-    for finding in event.get("findings", []):
-        if not all(isinstance(finding[key], str) for key in ("id", "text")):
-            raise TypeError("a finding is no text")
-    if "trial_id" in event and not TRIAL_ID.fullmatch(event["trial_id"]):
-        raise TypeError("`trial_id` is not one of ours")
 
 
 class EventLog:
@@ -229,10 +48,16 @@ class EventLog:
     While the disk is full the sweep waits here: ``say`` is told, and nothing is lost.
     """
 
-    def __init__(self, directory: Path, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        say: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._path = directory / EVENTS_FILE
         self._file: IO[bytes] = self._path.open("ab", buffering=0)
         self._say = say
+        self._sleep = sleep
         if _ends_within_a_line(self._path):  # a kill cut it off
             self._append(b"\n")
 
@@ -251,11 +76,11 @@ class EventLog:
             try:
                 if self._file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
+            except OSError as error:
                 os.truncate(self._path, end)
-                raise
+                raise OSError(error.errno, error.strerror, str(self._path)) from None
 
-        wait_for_room(append, self._path, self._say)
+        wait_for_room(append, self._path, self._say, self._sleep)
 
 
 def encode(event: Event) -> bytes:
@@ -285,11 +110,6 @@ def _ends_within_a_line(path: Path) -> bool:
         return file.read(1) != b"\n"
 
 
-def trial_name(number: int) -> str:
-    """What a trial is called everywhere."""
-    return f"trial_{number:04d}"
-
-
 def now() -> float:
     """Seconds since 1970, to the millisecond."""
     return round(time.time(), 3)
@@ -317,6 +137,9 @@ MANIFEST_FIELDS = {
     "mode": str,
     "num_trials": int,
     "created": float | int,
+    "python": str,
+    "versions": dict,
+    "inputs": dict,
 }
 
 
@@ -351,6 +174,10 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
             raise TypeError(f"`{key}` is {type(manifest[key]).__name__}")
     if manifest["checksum"] != _checksum(manifest):
         raise ValueError("its checksum does not match")
+    if not SWEEP_NAME.fullmatch(manifest["name"]) or manifest["mode"] not in ("min", "max"):
+        raise ValueError("`name` or `mode` is none that a sweep can have")
+    if not all(map(FILE_NAME.fullmatch, manifest["inputs"])):
+        raise ValueError("`inputs` has names that are no file's")
 
 
 def read_created(directory: Path) -> Event | None:
@@ -359,7 +186,7 @@ def read_created(directory: Path) -> Event | None:
         found = [e for e in read_events(directory, warn=False) if e["event"] == "created"]
         with contextlib.suppress(KeyError, TypeError, ValueError):
             for event in found:
-                _check_event(event)
+                check_event(event)
                 _check_manifest(event["manifest"])
             return found[-1] if found else None
     return None
@@ -368,12 +195,17 @@ def read_created(directory: Path) -> Event | None:
 def read_events(directory: Path, warn: bool = True) -> Iterator[Event]:
     """All whole lines of the history; a damaged one is reported and skipped."""
     try:
-        lines = (directory / EVENTS_FILE).read_bytes().splitlines()
+        lines = (directory / EVENTS_FILE).read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
-        return
+        raise UserError(
+            f"{directory / EVENTS_FILE} is missing, and with it all that is known of the trials; "
+            "put it back"
+        ) from None
     except OSError as error:
-        raise UserError(f"{directory / EVENTS_FILE}: cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+        raise UserError(f"{directory / EVENTS_FILE}: cannot be read: {error.strerror}") from None
+    if lines and not lines[-1].endswith(b"\n") and is_locked(directory):
+        lines.pop()  # it is being written
+    for number, line in enumerate(map(bytes.rstrip, lines), start=1):
         if not line:
             continue
         try:
@@ -394,7 +226,7 @@ def read_sweep(directory: Path) -> SweepRecord:
     for event in read_events(directory):
         try:
             record.apply(event)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("%s: an event was skipped: %r", directory / EVENTS_FILE, error)
     if record.state == "running" and not is_locked(directory):
         record.state = "interrupted"
@@ -411,7 +243,12 @@ def list_sweeps(storage: Path) -> list[Path]:
         return []
     try:
         marks = (MANIFEST_FILE, EVENTS_FILE)
-        found = [p for p in storage.iterdir() if any((p / mark).is_file() for mark in marks)]
+        found = [
+            path
+            for path in storage.iterdir()
+            if not path.name.startswith(".")  # one that is being made, or was not made whole
+            and any((path / mark).is_file() for mark in marks)
+        ]
     except OSError as error:
         raise UserError(f"--storage {storage}: cannot be listed: {error.strerror}") from None
     return sorted(found, key=lambda p: (_created(p), p.name))
@@ -440,22 +277,25 @@ class SweepLock:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / LOCK_FILE
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def acquire(self) -> None:
-        self._file = self._path.open("a")
+        try:
+            self._file = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = self._path.read_text().strip()
+            holder = self._path.read_text(errors="replace").strip()
             self._file.close()
             raise UserError(
                 f"{self._path.parent}: this sweep is already running ({holder or 'elsewhere'}); "
                 "wait for it, or stop it first"
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"pid {os.getpid()}")
-        self._file.flush()
+        with contextlib.suppress(OSError):  # held all the same, though the disk be full
+            self._file.truncate(0)
+            self._file.write(f"pid {os.getpid()}".encode())
 
     def release(self) -> None:
         if self._file is not None:
@@ -466,8 +306,8 @@ def is_locked(directory: Path) -> bool:
     try:
         with (directory / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # there is none, or nobody can take it
+        return False
     return False

@@ -5,67 +5,41 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import platform
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ray import tune
 from ray.exceptions import RayError
-from ray.tune import PlacementGroupFactory, ResultGrid
+from ray.tune import ResultGrid
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from trainables.errors import UserError
-from trainables.files import file_digest, write_text
+from trainables.files import wait_for_room, write_text
 from tuning.cluster import Cluster, ray_cluster
 from tuning.config import (
-    ASHA,
     PBT,
-    NoScheduler,
     ResolvedSweep,
     SweepConfig,
-    dump_sweep,
-    load_sweep,
 )
+from tuning.directory import check_inputs, create_directory, locked, read_config, write_config
 from tuning.execution import Execution, open_execution
+from tuning.experiment import run_tune_experiment
 from tuning.fleet import FleetGoneError
-from tuning.halving import Halving, rungs_of
-from tuning.mailbox import DRIVER_SHARE, HEAD_NODE
 from tuning.monitors.base import Monitor
 from tuning.monitors.callback import SweepCallback
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.monitors.table import TableMonitor, make_console
 from tuning.monitors.wandb import WandbMonitor
+from tuning.record import TUNE_DIR, SweepRecord
 from tuning.resuming import take_up
-from tuning.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
-from tuning.search import OptunaSearcher, Start, Suggestions, export_study
-from tuning.space import searched_values
-from tuning.stopping import StopCallback, StopRequests, SweepStopped
-from tuning.store import (
-    CONFIG_FILE,
-    Event,
-    EventLog,
-    SweepLock,
-    SweepRecord,
-    now,
-    read_created,
-    read_manifest,
-    read_sweep,
-    trial_name,
-    with_checksum,
-    write_manifest,
-)
+from tuning.stopping import StopRequests, SweepStopped
+from tuning.store import EventLog, read_manifest, read_sweep
+from tuning.study import export_study
 from tuning.terminal import program, shown_path
 
-TUNE_DIR = "tune"
-CHECKPOINTS_PER_TRIAL = 2
-PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb")
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -75,7 +49,7 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
     directory = sweep.directory
     data = sweep.config.train.data
     create_directory(sweep)
-    with _locked(directory):
+    with locked(directory):
         config = read_config(directory)
         where = shown_path(directory)
         say(f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {where}")
@@ -94,11 +68,11 @@ def resume(
     directory: Path, overrides: Sequence[str], say: Say, *, retry_failed: bool = False
 ) -> None:
     """Go on with a sweep where its history ends, with whatever may be changed changed."""
-    with _locked(directory):
+    with locked(directory):
         config = read_config(directory, overrides)
         check_inputs(directory)
         if overrides:
-            write_config(directory, config)
+            write_config(directory, config, say)
         record = read_sweep(directory)
         over = sum(t.ended is not None for t in record.trials.values())
         say(
@@ -128,140 +102,6 @@ def results(directory: Path) -> ResultGrid:
     )
 
 
-# What a resumed sweep may do otherwise; all else would make its trials incomparable.
-MAY_CHANGE = (
-    "num_trials",
-    "time_budget",
-    "search_space",
-    "search",
-    "scheduler",
-    "max_concurrent",
-    "execution",
-    "retries",
-    "keep_best",
-)
-
-
-def read_config(directory: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """A sweep's configuration as its history has it, and what ``overrides`` make of it."""
-    path = directory / CONFIG_FILE
-    recorded = read_created(directory)
-    if recorded is not None and (not path.is_file() or path.read_bytes() != _bytes(recorded)):
-        _log.warning("%s is damaged or was changed: put back from the history", path)
-        write_text(path, recorded["sweep"])
-    config = load_sweep(path)
-    if not overrides:
-        return config
-    changed = load_sweep(path, overrides)
-    for key in SweepConfig.model_fields:
-        if key not in MAY_CHANGE and getattr(changed, key) != getattr(config, key):
-            raise UserError(
-                f"`{key}` cannot be changed in a sweep that has begun; can be: "
-                f"{', '.join(MAY_CHANGE)}; start another with `launch`"
-            )
-    return changed
-
-
-def _bytes(created: Event) -> bytes:
-    return str(created["sweep"]).encode()
-
-
-def write_config(directory: Path, config: SweepConfig) -> None:
-    """A changed configuration, in the history first: what is there counts."""
-    manifest = {**read_manifest(directory), "num_trials": config.num_trials}
-    text = dump_sweep(config)
-    _write_created(directory, manifest, text)
-    write_manifest(directory, manifest)
-    write_text(directory / CONFIG_FILE, text)
-
-
-def _write_created(directory: Path, manifest: dict[str, Any], text: str) -> None:
-    log = EventLog(directory)
-    log.write({"event": "created", "manifest": with_checksum(manifest), "sweep": text})
-    log.close()
-
-
-def check_inputs(directory: Path) -> None:
-    """The copies of the data must be those that the sweep began with."""
-    for name, digest in read_manifest(directory)["inputs"].items():
-        path = directory / "inputs" / name
-        if not path.is_file() or file_digest(path) != digest:
-            state = "damaged or changed" if path.is_file() else "missing"
-            raise UserError(
-                f"{path} is {state}, and the sweep cannot go on without the data it began with; "
-                "put the original file there"
-            )
-
-
-def create_directory(sweep: ResolvedSweep) -> None:
-    """The sweep's directory with copies of its inputs, whole or not at all."""
-    directory, config = sweep.directory, sweep.config
-    aside = directory.with_name(f".{directory.name}.aside-{os.getpid()}")
-    data = config.train.data
-    copies = {"tool_registry": "inputs/tools.json", "profiling_data": "inputs/profiling.csv"}
-    try:
-        (aside / "inputs").mkdir(parents=True)
-        for key, copy in copies.items():
-            shutil.copyfile(getattr(data, key), aside / copy)
-        portable = _portable(config, copies)
-        text, manifest = dump_sweep(portable), _manifest(sweep, aside)
-        write_text(aside / CONFIG_FILE, text)
-        write_manifest(aside, manifest)
-        _write_created(aside, manifest, text)
-        aside.rename(directory)
-    except FileExistsError:
-        raise UserError(f"the name `{sweep.name}` is already used: {directory}") from None
-    except OSError as error:
-        raise UserError(f"`storage`: {directory} cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _portable(config: SweepConfig, copies: dict[str, str]) -> SweepConfig:
-    """Data paths below the sweep's directory; the cache relative to the working directory."""
-    cache = Path(config.train.model.cache_dir)
-    if cache.is_relative_to(Path.cwd()):
-        cache = cache.relative_to(Path.cwd())
-    model = config.train.model.model_copy(update={"cache_dir": str(cache)})
-    data = config.train.data.model_copy(update=copies)
-    train = config.train.model_copy(update={"model": model, "data": data})
-    return config.model_copy(update={"train": train, "storage": _without_home(config.storage)})
-
-
-def _without_home(path: str) -> str:
-    """Nobody else needs to know where a person keeps things."""
-    absolute = Path(path).absolute()
-    for base, sign in ((Path.cwd(), "."), (Path.home(), "~")):
-        if absolute.is_relative_to(base):
-            return str(Path(sign) / absolute.relative_to(base))
-    return str(absolute)
-
-
-def _manifest(sweep: ResolvedSweep, directory: Path) -> dict[str, Any]:
-    inputs = sorted((directory / "inputs").iterdir())
-    return {
-        "name": sweep.name,
-        "created": now(),
-        "metric": sweep.config.metric,
-        "mode": sweep.config.mode,
-        "num_trials": sweep.config.num_trials,
-        "num_epochs": sweep.config.train.training.num_epochs,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "inputs": {path.name: file_digest(path) for path in inputs},
-    }
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Any:
-    lock = SweepLock(directory)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _run(
     directory: Path,
     config: SweepConfig,
@@ -273,7 +113,7 @@ def _run(
     requests = StopRequests(directory, config.time_budget)
     callback = SweepCallback(
         record,
-        EventLog(directory, say),
+        EventLog(directory, say, requests.wait),
         directory,
         None if isinstance(config.scheduler, PBT) else config.keep_best,
     )
@@ -281,13 +121,16 @@ def _run(
         with requests.listening():
             _train(directory, config, record, callback, requests, say, retry_failed)
     except SweepStopped as stopped:
-        callback.sweep_event("interrupted", stopped.reason)
+        with contextlib.suppress(SweepStopped):  # no room, and nobody wants to wait for it
+            callback.sweep_event("interrupted", stopped.reason)
     except (RayError, FleetGoneError, ConnectionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         callback.sweep_event("interrupted", f"Ray failed: {reason}")
     finally:
         callback.close()
-    _derive(directory, config, record)
+    with contextlib.suppress(SweepStopped):
+        derive = partial(_derive, directory, config, record)
+        wait_for_room(derive, directory, say, requests.wait)
 
 
 def _train(
@@ -309,7 +152,7 @@ def _train(
             say(f"      dashboard http://{cluster.dashboard} (its token: run `{token}`)")
         if config.deterministic is None:
             config = config.model_copy(update={"deterministic": not cluster.has_gpu})
-            write_config(directory, config)
+            write_config(directory, config, say)
         train = config.train
         training = train.training.model_copy(update={"deterministic": config.deterministic})
         train = train.model_copy(update={"training": training})
@@ -325,7 +168,7 @@ def _train(
             try:
                 with requests.only_between_events():
                     run_tune_experiment(
-                        directory, config, execution, record, starts, callback, requests
+                        directory, config, execution, record, starts, callback, requests, say
                     )
             except SweepStopped:
                 with contextlib.suppress(RayError):
@@ -333,102 +176,6 @@ def _train(
                 raise
             callback.hosts_event(execution.hosts())
             callback.sweep_event(*_outcome(record))
-
-
-def run_tune_experiment(
-    directory: Path,
-    config: SweepConfig,
-    execution: Execution,
-    record: SweepRecord,
-    starts: Sequence[Start],
-    callback: SweepCallback,
-    requests: StopRequests,
-) -> None:
-    execution.trainable.__qualname__ = "Trial"  # what the dashboard shows as its class
-    # Its own name: the cluster keeps trainables by name, and may run another sweep.
-    name = f"pretrain_encoder_{uuid.uuid4().hex}"
-    tune.register_trainable(name, execution.trainable)
-    halving = _halving(config, record)
-    pausing = isinstance(config.scheduler, PAUSING)
-    if pausing:  # it compares trials that have to be there, not those that happen to have come
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(config.num_trials)
-    else:
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(execution.concurrent)
-    epochs = config.train.training.num_epochs
-    if halving is not None:
-        scheduler: TrialScheduler = SuccessiveHalving(halving, config.metric, execution.limit)
-    else:
-        made = make_scheduler(
-            config.scheduler, epochs, config.search_space, config.metric, config.mode
-        )
-        scheduler = recall(made, record)
-    live: set[str] = set()
-
-    def room() -> bool:
-        if isinstance(scheduler, SuccessiveHalving):
-            return scheduler.room
-        return pausing or len(live) < execution.limit()
-
-    def goes_on(start: Start) -> bool | None:
-        epoch = record.trials[trial_name(start.number)].epoch
-        return True if halving is None else halving.goes_on(start.number, epoch)
-
-    def stop(number: int) -> None:
-        if halving is not None:
-            halving.end(number)
-        callback.stopped_early(trial_name(number))
-
-    searcher = OptunaSearcher(
-        Suggestions(
-            config.search_space,
-            config.search,
-            record,
-            halving,
-            config.warm_start,
-            fixed=searched_values(config.train, config.search_space),
-        ),
-        record,
-        starts,
-        live,
-        room=room,
-        goes_on=goes_on,
-        stop=stop,
-    )
-    if searcher.has_ended:
-        return
-    share = 0.9 / execution.concurrent if pausing else DRIVER_SHARE
-    tune.run(
-        name,
-        name=TUNE_DIR,
-        storage_path=str(directory),
-        num_samples=searcher.left,
-        resources_per_trial=PlacementGroupFactory([{HEAD_NODE: share}]),
-        search_alg=searcher,
-        scheduler=scheduler,
-        checkpoint_config=tune.CheckpointConfig(num_to_keep=_checkpoints_kept(config)),
-        max_failures=config.retries,
-        raise_on_failed_trial=False,
-        reuse_actors=execution.reuse_actors,
-        callbacks=[StopCallback(requests.check), callback, *execution.callbacks],
-        trial_name_creator=_name,
-        trial_dirname_creator=_name,
-        verbose=0,
-    )
-
-
-def _halving(config: SweepConfig, record: SweepRecord) -> Halving | None:
-    """What makes a sweep independent of the order of arrival, where that is wanted and known."""
-    if not config.deterministic:
-        return None
-    match config.scheduler:
-        case ASHA() as asha:
-            epochs = config.train.training.num_epochs
-            rungs = rungs_of(min(asha.grace_epochs, epochs), asha.reduction_factor, epochs)
-            return Halving.of_record(record, rungs, asha.reduction_factor, config.group)
-        case NoScheduler():
-            return Halving.of_record(record, (), 2, config.group)
-        case _:
-            return None
 
 
 def _derive(directory: Path, config: SweepConfig, record: SweepRecord) -> None:
@@ -448,22 +195,9 @@ def _derive(directory: Path, config: SweepConfig, record: SweepRecord) -> None:
             ]
             write_text(folder / "result.json", "".join(json.dumps(row) + "\n" for row in rows))
     if record.best() is not None:
-        from tuning.export import export_best
+        from tuning.export import write_best
 
-        export_best(directory, record, directory / "best", replace=True)
-
-
-def _checkpoints_kept(config: SweepConfig) -> int:
-    """Of each trial; a population copies those of the last comparison."""
-    match config.scheduler:
-        case PBT(interval_epochs=epochs):
-            return 2 * (epochs + CHECKPOINTS_PER_TRIAL)
-        case _:
-            return CHECKPOINTS_PER_TRIAL
-
-
-def _name(trial: Trial) -> str:
-    return trial_name(trial.config["number"])
+        write_best(directory, record, directory / "best", replace=True)
 
 
 def _resources(cluster: Cluster) -> str:

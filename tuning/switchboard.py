@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,6 +57,7 @@ class Switchboard(Mailbox):
         self._runs: dict[str, Run] = {}  # by key
         self._run_of: dict[str, str] = {}  # the key of a trial's run
         self._waiting: deque[Run] = deque()
+        self._expected = 0  # hosts that are starting beside each other
         self._closed = False
         self._inputs: list[ray.ObjectRef] | None = None
         self._have_inputs = asyncio.Event()
@@ -76,6 +78,8 @@ class Switchboard(Mailbox):
         else:
             run = self._runs[key]
             run.training = True
+            if run.host is not None and self._has_emptier_host(run.host):
+                self._take_lane(run)
             if run.host is None:
                 self._waiting.append(run)
             else:
@@ -148,8 +152,12 @@ class Switchboard(Mailbox):
 
     # What the fleet says
 
-    async def forget_hosts(self) -> None:
-        """All hosts are gone or going; their runs wait for the next ones, first in the queue."""
+    async def forget_hosts(self, expected: int = 0) -> None:
+        """All hosts are gone or going; their runs wait for the next ones, first in the queue.
+
+        Until the ``expected`` next ones have joined, none takes more than its share.
+        """
+        self._expected = expected
         lost = [run for run in self._runs.values() if run.host is not None]
         self._hosts.clear()
         for run in lost:
@@ -175,13 +183,26 @@ class Switchboard(Mailbox):
         while self._waiting and self._hosts:
             name = min(self._hosts, key=lambda n: len(self._hosts[n].runs) / self._hosts[n].lanes)
             host = self._hosts[name]
-            if len(host.runs) >= host.lanes and not self._evict():
+            share = self._share(host)
+            if len(host.runs) >= share and (share < host.lanes or not self._evict()):
                 return
             if len(host.runs) < host.lanes:
                 run = self._waiting.popleft()
                 run.host = name
                 host.runs.add(run.key)
                 self._tell(name, Command("assign", run.key, run.assignment))
+
+    def _share(self, host: Host) -> int:
+        """The lanes that it may fill: all of them, as soon as its neighbours are up."""
+        if len(self._hosts) >= self._expected:
+            return host.lanes
+        runs = len(self._waiting) + sum(len(h.runs) for h in self._hosts.values())
+        return min(host.lanes, math.ceil(runs / self._expected))
+
+    def _has_emptier_host(self, name: str) -> bool:
+        """Whether a run that is moved between two epochs would leave the hosts more even."""
+        here = len(self._hosts[name].runs)
+        return any(len(h.runs) + 2 <= here and len(h.runs) < h.lanes for h in self._hosts.values())
 
     def _evict(self) -> bool:
         """Take the lane of a run that has been told nothing since it reported, if there is one.

@@ -1,10 +1,16 @@
-"""How a person calls our programs from where they stand."""
+"""How a person calls our programs from where they stand, and where the answers go."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from trainables.errors import UserError
 
 RUN_TUNE = Path(__file__).parents[1] / "run_tune.py"
 
@@ -25,3 +31,42 @@ def program(name: str) -> str:
 def run_tune(*arguments: str) -> str:
     """The command line ``python run_tune.py ...`` as it works from here."""
     return " ".join([program("python"), shown_path(RUN_TUNE), *arguments])
+
+
+def prepare_terminal() -> None:
+    """A place to stand on and to write to, whatever this process was started with."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # terminals without a Greek alpha
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(
+            f"the working directory is gone ({error.strerror}); change to one that exists"
+        ) from None
+
+
+def output_is_broken() -> bool:
+    """Whether standard output takes no more; then nothing is written to it from here on."""
+    try:
+        print(flush=True)  # flushing is not enough: there may be no buffer
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def say_on_stdout() -> Callable[[str], None]:
+    """Bound to this moment's stdout: while Ray runs, what others print goes to a file.
+
+    Where it cannot be written, a full disk perhaps, nobody hears it, and the sweep goes on.
+    """
+    stream = sys.stdout
+
+    def say(line: str) -> None:
+        with contextlib.suppress(OSError):
+            print(line, file=stream, flush=True)
+
+    return say

@@ -117,11 +117,12 @@ def _starting_point(out: Path, resume: bool) -> Path | None:
 def _describe_encoder(run: Run, seconds: float) -> None:
     encoder = run.encoder
     trainable = sum(p.numel() for p in encoder.get_trainable_parameters())
-    print(f"      embeddings: {encoder.semantic_encoder.tool_semantic_embeddings.shape}")
+    print(f"      embeddings: {encoder.semantic_embeddings.shape}")
     print(f"      number of tools: {encoder.num_tools}")
     print(f"      hidden size: {encoder.hidden_size}")
     print(f"      trainable parameters: {trainable:,}")
-    print(f"      Gate alpha initialized to: {encoder.get_gate_value():.6f}")
+    if encoder.has_gate:
+        print(f"      Gate alpha initialized to: {encoder.get_gate_value():.6f}")
     print(f"      ready after {seconds:.1f} s")
 
 

@@ -20,6 +20,7 @@ from ray.train.v2.api.callback import UserCallback
 from trainables.config import PretrainConfig
 from trainables.ray_train import WorkerSettings, make_trainer
 from tuning.fleet import ABORT_SECONDS, IntroduceController, abort
+from tuning.packed_trial import copy_checkpoint
 from tuning.space import with_params
 
 POLL_SECONDS = 1.0
@@ -145,7 +146,7 @@ class DedicatedTrial(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         if self._checkpoint is not None:
-            shutil.copytree(self._checkpoint, checkpoint_dir, dirs_exist_ok=True)
+            copy_checkpoint(Path(self._checkpoint), Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: str | None) -> None:
         """The directory is only lent for the call: keep a copy until the workers have read it."""
@@ -154,7 +155,7 @@ class DedicatedTrial(tune.Trainable):
         self._close()
         start = self._settings.train_runs / f"{self._name}-start"
         shutil.rmtree(start, ignore_errors=True)
-        shutil.copytree(checkpoint, start)
+        copy_checkpoint(Path(checkpoint), start)
         self._checkpoint = str(start)
         self._inherited = Path(checkpoint).parent.name != self._name
 

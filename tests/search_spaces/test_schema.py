@@ -18,6 +18,7 @@ from tuning.space import check_space, draw
 
 PRESETS = sorted(Path(search_spaces.__file__).parent.glob("*.yaml"))
 FLOAT = {"type": "float", "low": 0.0, "high": 0.5}
+BOTH = {"type": "choice", "choices": ["gated_fusion", "embedding_attention"]}
 
 
 def checked(mapping: dict[str, Any], config: PretrainConfig | None = None) -> SearchSpace:
@@ -29,7 +30,13 @@ def checked(mapping: dict[str, Any], config: PretrainConfig | None = None) -> Se
 def test_every_preset_fits_the_default_training(path: Path) -> None:
     space = checked(yaml.safe_load(path.read_text()))
     trial = optuna.create_study().ask()
-    assert set(draw(space, trial)) == set(space.root)
+    drawn = draw(space, trial)
+    met = {
+        key
+        for key, spec in space.root.items()
+        if all(drawn.get(other) == value for other, value in (spec.when or {}).items())
+    }
+    assert set(drawn) == met
 
 
 def test_presets_search_what_they_promise() -> None:
@@ -87,9 +94,33 @@ def test_a_condition_leaves_a_key_out() -> None:
     assert len(draw(checked(mapping), Extremes(high=True))) == 2
 
 
+def test_what_belongs_to_the_gate_varies_only_where_there_is_one() -> None:
+    gated = {"when": {"model.architecture": "gated_fusion"}}
+    mapping = {
+        "model.architecture": BOTH,
+        "model.d_resource": {"type": "int", "low": 16, "high": 64, **gated},
+        "training.gate_lr_multiplier": {**FLOAT, **gated},
+    }
+    earlier = load_config(DEFAULT_CONFIG, ["model.architecture=embedding_attention"])
+    for config in (None, earlier):
+        space = checked(mapping, config)
+        assert list(draw(space, Extremes(high=True))) == ["model.architecture"]
+        drawn = draw(space, Extremes(high=False))
+        assert drawn["model.d_resource"] == 16
+        assert len(drawn) == 3
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
+        (
+            {"model.architecture": BOTH, "training.gate_lr_multiplier": FLOAT},
+            "`training.gate_lr_multiplier` has no effect where `model.architecture` is embedding_a",
+        ),
+        (
+            {"model.architecture": BOTH, "model.d_resource": {"type": "fixed", "value": 64}},
+            "`model.d_resource` has no effect where",
+        ),
         ({}, "empty"),
         ({"model.dropuot": FLOAT}, "`model.dropuot` cannot be searched (did you mean `model.drop"),
         ({"model.llm_model": {"type": "fixed", "value": "x"}}, "cannot be searched"),

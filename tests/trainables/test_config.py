@@ -65,6 +65,11 @@ def test_keys_of_the_older_format_say_they_can_go(key: str, reason: str, tmp_pat
         ("training: {learning_rate: .nan}", "`training.learning_rate` is nan"),
         ("training: {scheduler: cosin}", "'cosine', 'linear' or 'constant'"),
         ("training: 3", "`training` is 3"),
+        (
+            "model: {architecture: embedding_attention, d_resource: 64}",
+            "`d_resource` is 64, but must be null with `architecture: embedding_attention`",
+        ),
+        ("model: {architecture: gated}", "'gated_fusion' or 'embedding_attention'"),
         ("model: {dropout: 1.0}", "`model.dropout` is 1.0, but must be less than 1"),
     ],
 )

@@ -92,6 +92,7 @@ def different(make_config: ConfigMaker) -> dict[str, PretrainConfig]:
             training__warmup_ratio=0.2,
             training__batch_size=24,
         ),
+        "e": make_config(training__seed=4, model__architecture="embedding_attention"),
     }
 
 

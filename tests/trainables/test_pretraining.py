@@ -68,6 +68,7 @@ def test_several_runs_in_one_step_train_as_if_alone(
         make_config(training__seed=1, training__batch_size=4, model__dropout=0.3),
         make_config(training__seed=2, model__num_attention_heads=8, model__d_resource=16),
         make_config(training__seed=3, model__resource_tokens="summary", model__normalize=False),
+        make_config(training__seed=4, model__architecture="embedding_attention"),
     ]
     together = [make_run(config, inputs) for config in configs]
     alone = [make_run(config, inputs) for config in configs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -22,7 +23,11 @@ HEAVY = ("torch", "ray", "transformers", "wandb", "optuna")
 def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "data")
+    Path("good_train.yaml").write_text(
+        "data: {tool_registry: data/tools.json, profiling_data: data/profiling.csv}"
+    )
     Path("sweep.yaml").write_text("num_trials: 4\n")
+    Path("loop").symlink_to("loop")
     Path("typo.yaml").write_text("num_trails: 4\n")
     Path("broken.yaml").write_text("a: [\n")
     Path("space.yaml").write_text("model.dropout: {type: float, low: 0.5, high: 0.1}\n")
@@ -120,6 +125,33 @@ BAD_INPUT = [
     (["best", "nothing"], "no sweep `nothing`"),
     (["resume", "nothing"], "no sweep `nothing`"),
     (["export", "taken", "--out", "x"], "the checkpoint of trial_0000 is gone"),
+    (["stop", "taken"], "sweep `taken` is not running"),
+    (["launch", "--warm_start_from", "takn"], "no sweep `takn` in sweeps (did you mean `taken`?)"),
+    (["launch", "--time_budget", "soon"], "'soon', but must be a time such as 45s, 90m, 12h or 2d"),
+    (["launch", "--storage", "loop/x"], "loop is not a directory"),
+    (["validate", "--storage", "/proc/x"], "/proc cannot be written"),
+    (set_("train=nowhere.yaml"), "nowhere.yaml: no such file"),
+    (set_("train=7"), "`train` is 7, but must be a path or a mapping of keys to values"),
+    (set_("train=typo.yaml"), "typo.yaml: unknown key `num_trails`"),
+    (set_("train.training=7"), "`training` is 7, but must be a mapping of keys to values"),
+    (set_("train.training.num_epochs=2.5"), "is 2.5, but must be a whole number"),
+    (set_("train.model.normalize=often"), "is 'often', but must be true or false"),
+    (set_("search_space=[1]"), "is [1], but must be a mapping of keys to values"),
+    (set_("search_space.model.dropout.high=2"), "`model.dropout` is 2.0, but must be less than 1"),
+    (set_("search_space.model.dropout.low=0.9"), "`low` is 0.9, but must be at most `high`"),
+    (set_("search_space.model.dropout.step=9"), "`step` is 9.0, but must be at most"),
+    (set_("search_space.model.dropout.log=maybe"), "`model.dropout.log` is 'maybe', but must be"),
+    (set_("search_space.model.num_attention_heads.choices=4"), "must be `auto` or a list"),
+    (set_("search_space.model.num_attention_heads.choices=[[4]]"), "must be `auto` or a list"),
+    (set_("search_space.model.dropout=5"), "`model.dropout` is 5, but must be a mapping"),
+    (set_("search_space.model.dropout={low: 0}"), "`model.dropout` needs the key `type`"),
+    (set_("warm_start=3"), "`warm_start` is 3, but must be a list"),
+    (set_("warm_start=[{model.dropuot: 1}]"), "cannot be searched (did you mean `model.dropout`?)"),
+    (set_("warm_start=[{model.dropout: 2}]"), "`warm_start.0`: `model.dropout` is 2, but must be"),
+    (set_("warm_start=[{model.num_attention_heads: 7}]"), "must divide the LLM's hidden size 128"),
+    (set_("group=0"), "`group` is 0, but must be greater than or equal to 1"),
+    (set_("keep_best=null"), "`keep_best` is None, but must be a whole number"),
+    (set_(".".join("a" * 3000) + "=1"), "unknown key `a`"),
 ]
 
 
@@ -143,14 +175,59 @@ def test_bad_input_ends_with_one_line_and_nothing_created(
 def test_an_unwritable_storage_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
     assert main(["launch"]) == 2
-    assert "cannot be written; give another --storage" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot be written (Read-only file system); give another --storage" in error
+
+
+def test_there_are_as_many_mistakes_as_promised() -> None:
+    assert len(BAD_INPUT) >= 60
+
+
+def test_a_working_directory_that_is_gone_is_named() -> None:
+    gone = Path("gone")
+    gone.mkdir()
+    code = "import os; from tuning.cli import main; os.rmdir(os.getcwd()); exit(main(['list']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: the working directory is gone")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "message"),
+    [
+        (">/dev/full", 1, "error: standard output cannot be written: No space left on device\n"),
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("| true", 0, ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["status taken", "validate"])
+def test_no_traceback_where_nothing_can_be_written(
+    redirection: str, status: int, message: str, command: str
+) -> None:
+    line = f"{sys.executable} {RUN_TUNE} {command} {redirection}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (status, message)
+
+
+def test_a_range_is_changed_by_its_key(capsys: pytest.CaptureFixture[str]) -> None:
+    key = "search_space.model.num_attention_heads.choices"
+    assert main(["validate", "--set", f"{key}=[2, 4]", "--set", "train=good_train.yaml"]) == 0
+    assert "3 tools, 42 training" in capsys.readouterr().out
 
 
 LIGHT = [
     ["--help"],
     ["launch", "--help"],
+    ["compare", "--help"],
     ["list"],
     ["status", "taken"],
     ["trials", "taken", "--json"],

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tuning.config import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
+from tuning.directory import create_directory
 from tuning.store import CONFIG_FILE, read_manifest
-from tuning.sweep import create_directory
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -32,6 +32,27 @@ def test_set_reaches_the_training_through_its_path() -> None:
     config = load_sweep(None, ["train.training.num_epochs=3", "search.seed=7", "max_concurrent=1"])
     assert config.train.training.num_epochs == 3
     assert config.search.seed == 7
+
+
+def test_a_whole_part_is_set_before_what_changes_in_it(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("training: {num_epochs: 9, batch_size: 4}")
+    (tmp_path / "s.yaml").write_text("model.dropout: {type: float, low: 0, high: 0.5}")
+    config = load_sweep(
+        None,
+        [
+            "train.training.num_epochs=3",
+            f"train={tmp_path / 't.yaml'}",
+            "search_space.model.dropout.high=0.25",
+            f"search_space={tmp_path / 's.yaml'}",
+        ],
+    )
+    assert (config.train.training.num_epochs, config.train.training.batch_size) == (3, 4)
+    assert config.search_space.root["model.dropout"].extremes() == [0, 0.25]
+
+
+def test_storage_may_lie_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/jo")
+    assert ResolvedSweep("x", load_sweep(None, ["storage=~/s"])).directory == Path("/home/jo/s/x")
 
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "qmc", "cma_es", "gp"])

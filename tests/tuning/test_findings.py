@@ -21,10 +21,11 @@ from trainables.files import file_digest
 from tuning.halving import Halving
 from tuning.monitors.table import TableMonitor, trial_table
 from tuning.reading import show_summary, show_trials, trials_answer
+from tuning.record import SweepRecord
 from tuning.resuming import take_up
 from tuning.schedulers import SuccessiveHalving
-from tuning.search import distributions, freeze
-from tuning.store import SweepRecord, read_sweep
+from tuning.store import read_sweep
+from tuning.study import distributions, freeze
 
 STUCK = {"id": "gate_stuck", "text": "the gate is at α = 0 and can reach 0.01 at most"}
 FLAT = {"id": "loss_not_falling", "text": "train_loss was 3 in epoch 1 and is 3 in epoch 3"}

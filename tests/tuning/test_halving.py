@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuning.config import load_sweep
 from tuning.halving import Halving, rungs_of
+from tuning.schedulers import make_scheduler
 
 
 def test_rungs_lie_before_the_end() -> None:
@@ -96,3 +100,18 @@ def test_the_order_of_arrival_decides_nothing(
 ) -> None:
     """Trials of unlike length: a short one diverges or reaches its target."""
     assert play(losses, seed, group) == play(losses, seed + 1, group)
+
+
+@pytest.mark.parametrize("name", ["asha", "median", "hyperband", "none"])
+def test_a_trials_directory_has_its_name_whatever_is_there(name: str) -> None:
+    """Ray would add letters to it beside another sweep of the same second."""
+    sweep = load_sweep(None, [f"scheduler={{type: {name}}}"])
+    scheduler = make_scheduler(sweep.scheduler, 9, sweep.search_space, "val_loss", "min")
+    named: Any = type(
+        "Named",
+        (SimpleNamespace,),
+        {"__str__": lambda self: "trial_0003", "__hash__": object.__hash__},
+    )
+    trial = named(trial_id="abc", storage=SimpleNamespace(), last_result={})
+    scheduler.on_trial_add(SimpleNamespace(get_trials=list), trial)
+    assert (trial.relative_logdir, trial.storage.trial_dir_name) == ("trial_0003", "trial_0003")

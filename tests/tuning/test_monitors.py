@@ -17,7 +17,7 @@ from tests.tuning.test_store import EVENTS
 from trainables.metrics import METRICS
 from tuning.monitors.table import TableMonitor, duration
 from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor, WandbProcess
-from tuning.store import SweepRecord
+from tuning.record import SweepRecord
 
 
 def play(monitor: Any, events: list[dict[str, Any]], reports: dict[int, dict[str, Any]]) -> None:
@@ -94,8 +94,11 @@ def offline_rows(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]
 def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    config = {"training": {"batch_size": 16}}
+    home, key = tmp_path / "home" / "jo", "0123456789abcdef" * 2 + "01234567"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    config = {"training": {"batch_size": 16}, "llm_model": str(home / "llm")}
     monitor = WandbMonitor(tmp_path / "runs", "project", "mine", config, 7, 128)
     events = [
         {"event": "trial", "trial_id": "trial_0000", "params": {"model.dropout": 0.2}, "time": 0},
@@ -117,6 +120,9 @@ def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.Mon
     events.append({"event": "end", "trial_id": "trial_0000", "status": "finished", "time": 2})
     play(monitor, events, reports)
     read, rows = offline_rows(tmp_path / "runs")
+    for path in (p for p in (tmp_path / "runs").rglob("*") if p.is_file()):
+        assert str(home).encode() not in path.read_bytes(), path
+        assert key.encode() not in path.read_bytes(), path
     assert read["architecture"] == ARCHITECTURE == "Deep Semantic + Gated Fusion"
     assert (read["num_tools"], read["hidden_dim"], read["gate_alpha_init"]) == (7, 128, 0.0)
     assert read["model.dropout"] == 0.2

@@ -14,16 +14,9 @@ from pydantic import TypeAdapter
 from search_spaces.schema import SearchSpace
 from tuning.config import Search
 from tuning.halving import Halving
-from tuning.search import (
-    OptunaSearcher,
-    Start,
-    Suggestions,
-    best_params,
-    distributions,
-    export_study,
-    freeze,
-)
-from tuning.store import SweepRecord, trial_name
+from tuning.record import SweepRecord, trial_name
+from tuning.search import OptunaSearcher, Start, Suggestions, best_params
+from tuning.study import distributions, export_study, freeze
 
 SPACE = SearchSpace.model_validate(
     {

@@ -13,15 +13,8 @@ import pytest
 from trainables.errors import UserError
 from tuning.monitors.table import TimeLeft, summary_line, trial_table
 from tuning.reading import list_answer, status_answer, trials_answer
-from tuning.store import (
-    EVENTS_FILE,
-    EventLog,
-    SweepLock,
-    SweepRecord,
-    find_sweep,
-    read_sweep,
-    write_manifest,
-)
+from tuning.record import SweepRecord
+from tuning.store import EVENTS_FILE, EventLog, SweepLock, find_sweep, read_sweep, write_manifest
 
 
 def epoch(trial: str, number: int, val_loss: float) -> dict[str, Any]:
@@ -67,7 +60,8 @@ def write_sweep(
     directory = storage / name
     directory.mkdir(parents=True)
     facts = {"metric": "val_loss", "mode": "min", "num_trials": 6, "created": created}
-    write_manifest(directory, {"name": name, **facts})
+    made_with: dict[str, Any] = {"python": "3.11", "versions": {}, "inputs": {}}
+    write_manifest(directory, {"name": name, **facts, **made_with})
     log = EventLog(directory)
     for event in events:
         log.write(event)
@@ -124,13 +118,50 @@ def test_one_unreadable_sweep_does_not_hide_the_others(tmp_path: Path) -> None:
     assert states == {"broken": "unreadable", "whole": "interrupted"}
 
 
+def test_a_damaged_first_line_of_a_trial_does_not_lose_the_trial(tmp_path: Path) -> None:
+    start = {**EVENTS[1], "params": EVENTS[0]["params"]}
+    whole = write_sweep(tmp_path, "whole", [EVENTS[0], start, *EVENTS[2:]])
+    without = write_sweep(tmp_path, "without", [start, *EVENTS[2:]])
+    assert trials_answer(without) == trials_answer(whole)
+
+
+def test_a_sweep_that_is_being_made_is_not_listed(tmp_path: Path) -> None:
+    write_sweep(tmp_path).rename(tmp_path / ".mine.aside-1")
+    assert list_answer(tmp_path) == []
+
+
+def test_a_missing_history_is_no_empty_one(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    (directory / EVENTS_FILE).unlink()
+    with pytest.raises(UserError, match=r"trials\.jsonl is missing"):
+        read_sweep(directory)
+
+
+def test_a_line_that_is_being_written_is_not_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = write_sweep(tmp_path)
+    with (directory / EVENTS_FILE).open("ab") as file:
+        file.write(b'{"event": "epo')
+    lock = SweepLock(directory)
+    lock.acquire()
+    read_sweep(directory)
+    lock.release()
+    assert not caplog.text
+
+
 BAD_EVENTS = [
     {"event": "epoch", "trial_id": "trial_0000", "metrics": {"epoch": "x"}},
     {"event": "epoch", "trial_id": "trial_0000", "metrics": {"epoch": 1, "val_loss": 10**400}},
     {"event": "trial", "trial_id": "trial_0000", "params": 5},
     {"event": "trial", "trial_id": 5, "params": {}},
+    {"event": "start", "trial_id": "trial_0000", "params": 5, "time": 1},
     {"event": "end", "trial_id": "trial_0000", "status": ["x"], "time": 1},
     {"event": "checkpoint", "trial_id": "trial_0000", "path": 5},
+    {"event": "checkpoint", "trial_id": "trial_0000", "path": "tune/trial_0000/.."},
+    {"event": "checkpoint", "trial_id": "trial_0000", "path": "tune/trial_0001/checkpoint_000001"},
+    {"event": "checkpoint", "trial_id": "trial_0000", "path": "../outside/checkpoint_000001"},
+    {"event": "checkpoint", "trial_id": "trial_0000", "path": "/etc"},
     {"event": "sweep", "state": ["a"]},
     {"event": "something else"},
 ]
@@ -162,10 +193,10 @@ def test_a_damaged_line_is_reported_and_skipped(
     damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = write_sweep(tmp_path)
-    before = status_answer(directory)
+    before = trials_answer(directory)
     with (directory / EVENTS_FILE).open("ab") as file:
         file.write(damage)
-    assert status_answer(directory) == before
+    assert trials_answer(directory) == before
     assert "line" in caplog.text
 
 

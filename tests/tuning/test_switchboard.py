@@ -64,6 +64,51 @@ def test_free_lanes_are_filled_the_emptiest_host_first() -> None:
     scenario(play)
 
 
+def test_hosts_that_start_beside_each_other_share_what_waits() -> None:
+    async def play(board: Switchboard) -> None:
+        await board.forget_hosts(expected=2)
+        tasks = [start(board, key) for key in ("a", "b")]
+        await asyncio.sleep(0)
+        await board.join("h1", 2, {})
+        assert await told(board, "h1") == [("assign", "a")], "its lane is free, but not for long"
+        await board.join("h2", 2, {})
+        assert await told(board, "h2") == [("assign", "b")]
+        tasks += [start(board, key) for key in ("c", "d")]
+        await asyncio.sleep(0)
+        assert await told(board, "h1") == [("assign", "c")]
+        assert await told(board, "h2") == [("assign", "d")]
+        for task in tasks:
+            task.cancel()
+
+    scenario(play)
+
+
+def test_a_run_moves_between_two_epochs_to_a_host_that_has_less_to_do() -> None:
+    async def play(board: Switchboard) -> None:
+        await board.join("h1", 2, {})
+        tasks = [start(board, key) for key in ("a", "b")]
+        await asyncio.sleep(0)
+        assert await told(board, "h1") == [("assign", "a"), ("assign", "b")]
+        await board.join("h2", 2, {})
+        await board.report("h1", "a", report(1, checkpoint="a/1"))
+        await tasks[0]
+        tasks.append(asyncio.create_task(board.train("a", "a", None)))
+        await asyncio.sleep(0)
+        assert await told(board, "h1") == [("release", "a")]
+        (command,) = await board.commands("h2", timeout=1)
+        assert command.assignment is not None
+        assert (command.key, command.assignment.checkpoint) == ("a", "a/1")
+        await board.report("h1", "b", report(1))
+        await tasks[1]
+        tasks.append(asyncio.create_task(board.train("b", "b", None)))
+        await asyncio.sleep(0)
+        assert await told(board, "h1") == [("go_on", "b")], "they are even now"
+        for task in tasks:
+            task.cancel()
+
+    scenario(play)
+
+
 def test_a_run_goes_on_in_its_lane_when_it_is_told_to() -> None:
     async def play(board: Switchboard) -> None:
         await board.join("h1", 1, {})

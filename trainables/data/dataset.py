@@ -25,7 +25,8 @@ class SharedInputs:
     """
 
     tool_names: tuple[str, ...]
-    tool_embeddings: npt.NDArray[np.float32]  # [T, D]
+    tool_embeddings: npt.NDArray[np.float32]  # [T, D], of the prompt, by the whole LLM
+    name_embeddings: npt.NDArray[np.float32]  # [T, D], of the name, by its input layer alone
     tool_index: IntArray  # [N]
     features: npt.NDArray[np.float32]  # [N, R], standardised
     token_ids: npt.NDArray[np.int32]  # [N, K, L], right-padded with 0
@@ -76,6 +77,7 @@ def make_shared_inputs(
     tools: Sequence[Tool],
     rows: Sequence[Configuration],
     tool_embeddings: npt.NDArray[np.float32],
+    name_embeddings: npt.NDArray[np.float32],
     encode: Encode,
     train_rows: IntArray,
     val_rows: IntArray,
@@ -101,6 +103,7 @@ def make_shared_inputs(
     return SharedInputs(
         tool_names=tuple(tool.name for tool in tools),
         tool_embeddings=tool_embeddings,
+        name_embeddings=name_embeddings,
         tool_index=np.array([row.tool_index for row in rows], dtype=np.int64),
         features=statistics.standardise(raw),
         token_ids=token_ids.reshape(*shape, longest),

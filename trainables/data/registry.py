@@ -27,7 +27,11 @@ class Tool:
 
 def load_registry(path: Path) -> list[Tool]:
     """Read and check a registry; every problem names the entry and the remedy."""
-    text = read_input(path, "the JSON file of `data.tool_registry`")
+    return parse_registry(read_input(path, "the JSON file of `data.tool_registry`"), path)
+
+
+def parse_registry(text: str, path: Path) -> list[Tool]:
+    """The tools of a registry's text; ``path`` is where it stands, for the messages."""
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -51,7 +55,10 @@ def _tool(path: Path, number: int, entry: Any) -> Tool:
         raise DataError(f"{path}: entry {number} is {shown(entry)}, but must be an object")
     where = f"{path}: entry {number} (`{str(entry.get('name', '?'))[:80]}`)"
     if "desc" in entry:
-        raise DataError(f"{where} uses the key `desc`; rename it to `description`")
+        raise DataError(
+            f"{where} uses the key `desc`; rename it to `description`, or let "
+            f"`python run_tune.py migrate tools {path} --out NEW.json` do it"
+        )
     for key in entry:
         if key not in FIELDS:
             hint = did_you_mean(key, FIELDS)

@@ -122,6 +122,13 @@ class FrozenLLM:
             states.append(last_token_state(output.last_hidden_state, mask).float().cpu())
         return torch.cat(states)
 
+    @torch.no_grad()
+    def mean_input_embeddings(self, texts: Sequence[str]) -> Tensor:
+        """Each text's mean over its tokens of the input layer alone, float32 [len(texts), D]."""
+        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        vectors = [self.embed_tokens(torch.tensor(i, device=self.device)) for i in ids]
+        return torch.stack([vector.float().mean(dim=0).cpu() for vector in vectors])
+
     def token_losses(self, soft_tokens: Tensor, token_ids: Tensor, counts: Tensor) -> Tensor:
         """Cross-entropy of every real target token after its soft token.
 

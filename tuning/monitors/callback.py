@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from trainables.checkpoint_files import checkpoints
+from trainables.checkpoint_files import remove_checkpoints
+from trainables.files import without_home
 from trainables.metrics import SERIES, scalars
 from tuning.monitors.base import Monitor
+from tuning.record import GOOD, Event, SweepRecord, TrialRecord
 from tuning.schedulers import TIME_ATTRIBUTE, WITH_EPOCH
-from tuning.store import GOOD, Event, EventLog, SweepRecord, TrialRecord, now
+from tuning.store import EventLog, now
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class SweepCallback(Callback):
         return known.params if known else None
 
     def sweep_event(self, state: str, message: str = "") -> None:
-        self._emit({"event": "sweep", "state": state, "message": message})
+        self._emit({"event": "sweep", "state": state, "message": without_home(message)})
 
     def hosts_event(self, hosts: list[dict[str, Any]]) -> None:
         """What the hosts say of themselves at the end, the seconds spent in steps among it."""
@@ -57,6 +58,7 @@ class SweepCallback(Callback):
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         for trial in trials[self._introduced :]:
             self._introduced += 1
+            trial.run_metadata._n_steps = []  # running means that nobody reads, of every figure
             if self._params_of(trial) != trial.config["params"]:
                 state = trial.config.get("state")
                 more = {"state": state} if state else {}
@@ -68,7 +70,8 @@ class SweepCallback(Callback):
         self.on_step_begin(iteration, trials)
         if self._params_of(trial) != trial.config["params"]:  # a population has changed them
             self.tell("params", _trial_id(trial), params=trial.config["params"])
-        self.tell("start", _trial_id(trial))
+        params = self._record.trials[_trial_id(trial)].params
+        self.tell("start", _trial_id(trial), params=params)  # twice, should a line be damaged
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -114,13 +117,12 @@ class SweepCallback(Callback):
         self._end(trial_id, "stopped early", "")
 
     def _end(self, trial_id: str, status: str, message: str) -> None:
-        self.tell("end", trial_id, status=status, message=message)
+        self.tell("end", trial_id, status=status, message=without_home(message))
         if self._keep_best is not None:
             for other in surplus(self._record, self._keep_best):
                 path = self._directory / str(other.checkpoint)
                 self.tell("pruned", other.trial_id)
-                for checkpoint in checkpoints(path.parent):
-                    shutil.rmtree(checkpoint, ignore_errors=True)
+                remove_checkpoints(path.parent)
 
     def close(self) -> None:
         for monitor in self._monitors:
@@ -146,12 +148,17 @@ class SweepCallback(Callback):
 
 
 def surplus(record: SweepRecord, keep: int) -> list[TrialRecord]:
-    """The trials that ended and have a checkpoint, but are not among the ``keep`` best."""
+    """The trials that ended and have a checkpoint, but are not among the ``keep`` best.
+
+    As many of those that failed keep theirs, the newest: they may be tried again.
+    """
     ended = [t for t in record.trials.values() if t.ended is not None and t.checkpoint]
     good = [(v, t) for t in ended if t.status in GOOD and (v := record.value(t)) is not None]
     sign = 1 if record.mode == "min" else -1
     best = {t.trial_id for _, t in sorted(good, key=lambda p: (sign * p[0], p[1].number))[:keep]}
-    return [t for t in ended if t.trial_id not in best]
+    failed = sorted((t.ended or 0, t.trial_id) for t in ended if t.status == "failed")
+    kept = best | {trial_id for _, trial_id in failed[-keep:]}
+    return [t for t in ended if t.trial_id not in kept]
 
 
 def _trial_id(trial: Trial) -> str:
@@ -162,5 +169,5 @@ def _trial_id(trial: Trial) -> str:
 def _reason(trial: Trial) -> str:
     """The last line of the trial's error, which names what went wrong."""
     error = trial.get_error()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
     return lines[-1] if lines else "the trial's process died"

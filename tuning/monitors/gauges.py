@@ -8,7 +8,7 @@ from ray.util.metrics import Gauge
 
 from trainables.diagnosis import FINDING_IDS
 from trainables.metrics import METRICS
-from tuning.store import Event, SweepRecord
+from tuning.record import Event, SweepRecord
 
 PREFIX = "encoder_"
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tuning.store import Event, SweepRecord, TrialRecord
+from tuning.record import Event, SweepRecord, TrialRecord
 
 ENDED = ("finished", "stopped early", "diverged", "out of memory", "failed")
 MAX_ROWS = 24

@@ -13,8 +13,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from trainables.files import without_home
 from trainables.metrics import SERIES, scalars
-from tuning.store import GOOD, Event, SweepRecord
+from tuning.record import GOOD, Event, SweepRecord
 
 ARCHITECTURE = "Deep Semantic + Gated Fusion"
 CLOSE_SECONDS = 60
@@ -87,7 +88,7 @@ def run_config(
         "num_tools": num_tools,
         "hidden_dim": hidden_size,
         "gate_alpha_init": 0.0,
-        **config,
+        **without_home(config),
         **params,
     }
 

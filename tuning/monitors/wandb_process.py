@@ -54,7 +54,13 @@ class Runs:
                     config=command["config"],
                     mode=self._mode,  # type: ignore[arg-type]
                     reinit="create_new",
-                    settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+                    settings=wandb.Settings(
+                        silent=True,
+                        console="off",
+                        x_disable_stats=True,
+                        x_disable_meta=True,  # the machine's name, the user's, paths below home
+                        disable_git=True,
+                    ),
                 )
             case "log":
                 self._log(name, command["series"], command["epoch"])

@@ -1,0 +1,106 @@
+"""A sweep's directory as a sweep leaves it: one trial finished, one stopped early, one cut off."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.conftest import write_data, write_llm
+from trainables.assignment import Assignment
+from trainables.checkpoint_files import checkpoints
+from trainables.data.reading import read_data
+from trainables.llm.frozen import FrozenLLM
+from trainables.memory import Footprint
+from trainables.metrics import scalars
+from trainables.packing import Lanes
+from trainables.preparation import prepare_inputs
+from trainables.pretraining import Report
+from trainables.run import DeviceInputs
+from tuning.config import ResolvedSweep, SweepConfig, load_sweep
+from tuning.directory import create_directory, read_config
+from tuning.monitors.callback import SweepCallback
+from tuning.record import SweepRecord, trial_name
+from tuning.space import with_params
+from tuning.store import EventLog
+from tuning.sweep import _derive
+
+NAME = "specimen"
+EPOCHS = 3
+TRIALS = [(3, "finished"), (1, "stopped early"), (2, None)]  # epochs, ending
+
+
+def make_specimen(place: Path) -> Path:
+    """A sweep below ``place``/sweeps, made by the code that makes them, without Ray."""
+    write_llm(place / "llm")
+    write_data(place / "data")
+    settings = [
+        f"train.model.llm_model={place / 'llm'}",
+        f"train.data.tool_registry={place / 'data' / 'tools.json'}",
+        f"train.data.profiling_data={place / 'data' / 'profiling.csv'}",
+        f"train.training={{batch_size: 16, num_epochs: {EPOCHS}, precision: fp32}}",
+        "train.training.field_accuracy_samples=0",
+        f"storage={place / 'sweeps'}",
+        "num_trials=4",
+    ]
+    sweep = ResolvedSweep(NAME, load_sweep(None, settings))
+    create_directory(sweep)
+    config = read_config(sweep.directory)
+    record = SweepRecord(NAME, config.metric, config.mode, config.num_trials)
+    callback = SweepCallback(record, EventLog(sweep.directory), sweep.directory, config.keep_best)
+    callback.sweep_event("running")
+    lanes = make_lanes(config)
+    for number, (epochs, ending) in enumerate(TRIALS):
+        train(lanes, config, callback, number, epochs, ending)
+    callback.close()
+    _derive(sweep.directory, config, record)
+    (sweep.directory / "lock").write_text("pid 1")
+    (sweep.directory / "logs").mkdir()
+    (sweep.directory / "logs" / "ray.log").write_text("a line\n")
+    return sweep.directory
+
+
+def make_lanes(config: SweepConfig) -> Lanes:
+    llm = FrozenLLM.load(config.train.model, torch.device("cpu"), torch.float32)
+    data = read_data(config.train)
+    states = llm.last_token_states([tool.prompt for tool in data.tools])
+    inputs = DeviceInputs(prepare_inputs(llm, data, states.numpy()), llm.device)
+    return Lanes(llm, inputs, Footprint(llm, inputs), together=False, budget=2.0**40)
+
+
+def train(
+    lanes: Lanes,
+    config: SweepConfig,
+    callback: SweepCallback,
+    number: int,
+    epochs: int,
+    ending: str | None,
+) -> None:
+    """One trial, told to the history as Ray Tune's callbacks would; two checkpoints are kept."""
+    name = trial_name(number)
+    folder = callback._directory / "tune" / name
+    folder.mkdir(parents=True)
+    params: dict[str, Any] = {
+        "training.learning_rate": 0.001 * (number + 1),
+        "model.dropout": 0.1,
+        "model.num_attention_heads": 2,
+    }
+    tell = partial(callback.tell, trial_id=name)
+    tell("trial", params=params)
+    tell("start", params=params)
+    lanes.assign(name, Assignment(with_params(config.train, params, name), str(folder)))
+    report: Report = {"epoch": 0}
+    while report["epoch"] < epochs:
+        for _, report in lanes.work():
+            tell("epoch", metrics=scalars(report))
+            path = Path(report["checkpoint"])
+            tell("checkpoint", path=str(path.relative_to(callback._directory)))
+            for old in checkpoints(folder)[:-2]:
+                shutil.rmtree(old)
+            lanes.go_on(name)
+    lanes.release(name)
+    if ending is not None:
+        callback._end(name, ending, "")

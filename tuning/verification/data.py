@@ -1,0 +1,26 @@
+"""The configured registry and table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainables.data.reading import read_data
+from trainables.data.registry import load_registry
+from tuning.verification.check import Check, Subjects
+
+
+def _registry(subjects: Subjects) -> str:
+    path = subjects.config.data.tool_registry
+    return f"{len(load_registry(Path(path)))} tools in {Path(path).name}"
+
+
+def _table(subjects: Subjects) -> str:
+    data = read_data(subjects.config)
+    name = Path(subjects.config.data.profiling_data).name
+    return f"{len(data.train_rows)} for training, {len(data.val_rows)} held out, from {name}"
+
+
+CHECKS = (
+    Check("the tool registry can be used", "set `data.tool_registry`", _registry),
+    Check("the profiling table can be used", "set `data.profiling_data`", _table),
+)
