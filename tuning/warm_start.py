@@ -7,7 +7,7 @@ from typing import Any
 
 from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range
 from trainables.errors import UserError
-from tuning.config import ResolvedSweep, TPESearch
+from tuning.config import ResolvedSweep
 from tuning.search import best_params
 from tuning.space import searched_values
 from tuning.store import read_sweep
@@ -18,8 +18,7 @@ MOST = 5
 def warm_started(sweep: ResolvedSweep, other: Path) -> ResolvedSweep:
     """``sweep`` with the best parameters of the one in ``other``, brought into its own space.
 
-    Another LLM may have another D: the heads become the nearest number that divides it. The model
-    of TPE is used from the first drawn trial on: those that came first stand for its random ones.
+    Another LLM may have another D: the heads become the nearest number that divides it.
     """
     record = read_sweep(other)
     config = sweep.config
@@ -36,12 +35,7 @@ def warm_started(sweep: ResolvedSweep, other: Path) -> ResolvedSweep:
             adapted[key] = nearest(spec, params.get(key, base[key]), key)
         if adapted not in first:
             first.append(adapted)
-    search = config.search
-    if isinstance(search, TPESearch):
-        startup = min(search.startup_trials, len(first))
-        search = search.model_copy(update={"startup_trials": startup})
-    changed = config.model_copy(update={"warm_start": first, "search": search})
-    return ResolvedSweep(sweep.name, changed)
+    return ResolvedSweep(sweep.name, config.model_copy(update={"warm_start": first}))
 
 
 def nearest(spec: Range, value: Any, key: str) -> Any:

@@ -13,7 +13,7 @@ from search_spaces.schema import Choice, FloatRange, IntRange, Range
 from tests.conftest import byte_tokenizer
 from tests.tuning.test_store import epoch, write_sweep
 from trainables.errors import UserError
-from tuning.config import ResolvedSweep, TPESearch, load_sweep
+from tuning.config import ResolvedSweep, load_sweep
 from tuning.warm_start import nearest, warm_started
 
 HEADS = "model.num_attention_heads"
@@ -59,14 +59,6 @@ def test_learning_rate_and_dropout_are_carried_and_heads_fit_the_other_llm(
     warm = warm_started(sweep, small).config
     assert warm.warm_start == [point(2e-3, 0.05, 8), point(1e-3, 0.3, 2)]
     assert all(LARGER_SIZE % params[HEADS] == 0 for params in warm.warm_start)
-
-
-def test_no_random_trials_are_drawn_in_the_place_of_known_ones(tmp_path: Path) -> None:
-    small = small_sweep(tmp_path, [point(2e-3, 0.05, 16), point(1e-3, 0.3, 2)])
-    sweep = ResolvedSweep("next", load_sweep(None))
-    assert warm_started(sweep, small).config.search == TPESearch(startup_trials=2)
-    few = ResolvedSweep("next", load_sweep(None, ["search={seed: 3, startup_trials: 1}"]))
-    assert warm_started(few, small).config.search == TPESearch(seed=3, startup_trials=1)
 
 
 def test_points_that_become_the_same_are_tried_once(larger: Path, tmp_path: Path) -> None:
