@@ -105,11 +105,14 @@ def wait_for_line(process: subprocess.Popen[str], pattern: str) -> str:
 def gauge_lines() -> list[str]:
     """What the metrics endpoint of the running cluster's node says of this project."""
     (session,) = Path(os.environ["RAY_TMPDIR"]).rglob("session_latest")
-    for _ in range(20):
+    for _ in range(40):
         services = json.loads((session / "prom_metrics_service_discovery.json").read_text() or "[]")
         for target in (t for service in services for t in service["targets"]):
-            with urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as page:
-                text = page.read().decode()
+            try:  # Ray lists the ports of parts that do not listen yet, or never do
+                with urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as page:
+                    text = page.read().decode()
+            except OSError:
+                continue
             if lines := [s for s in text.splitlines() if s.startswith("ray_encoder_")]:
                 return lines
         time.sleep(1)
