@@ -18,6 +18,7 @@ from tuning.config import (
     NoScheduler,
     SweepConfig,
 )
+from tuning.controller import retrying_controller
 from tuning.execution import Execution
 from tuning.halving import Halving, rungs_of
 from tuning.mailbox import DRIVER_SHARE, HEAD_NODE
@@ -58,28 +59,29 @@ def run_tune_experiment(
     pending = config.num_trials if pausing else execution.concurrent
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending)
     share = 0.9 / execution.concurrent if pausing else DRIVER_SHARE
-    tune.run(
-        name,
-        name=TUNE_DIR,
-        storage_path=str(directory),
-        num_samples=searcher.left,
-        resources_per_trial=PlacementGroupFactory([{HEAD_NODE: share}]),
-        search_alg=searcher,
-        scheduler=scheduler,
-        checkpoint_config=tune.CheckpointConfig(num_to_keep=_checkpoints_kept(config)),
-        max_failures=config.retries,
-        raise_on_failed_trial=False,
-        reuse_actors=execution.reuse_actors,
-        callbacks=[
-            StopCallback(requests.check),
-            *execution.callbacks,  # first: what they raise must not be told as a trial's failure
-            callback,
-            RoomCallback(directory, record, say),
-        ],
-        trial_name_creator=_name,
-        trial_dirname_creator=_name,
-        verbose=0,
-    )
+    with retrying_controller():
+        tune.run(
+            name,
+            name=TUNE_DIR,
+            storage_path=str(directory),
+            num_samples=searcher.left,
+            resources_per_trial=PlacementGroupFactory([{HEAD_NODE: share}]),
+            search_alg=searcher,
+            scheduler=scheduler,
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=_checkpoints_kept(config)),
+            max_failures=config.retries,
+            raise_on_failed_trial=False,
+            reuse_actors=execution.reuse_actors,
+            callbacks=[
+                StopCallback(requests.check),
+                *execution.callbacks,  # first: what they raise is not to be a trial's failure
+                callback,
+                RoomCallback(directory, record, say),
+            ],
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+            verbose=0,
+        )
 
 
 def _scheduler(

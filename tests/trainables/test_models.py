@@ -142,6 +142,16 @@ def test_from_pretrained_gives_the_same_encoder(tmp_path: Path) -> None:
         loaded.encode("secnd", figures)
 
 
+def test_reading_a_checkpoint_leaves_the_shared_embeddings_as_they_are() -> None:
+    """They may be a view of the object store, which all trials of a machine read."""
+    shared = torch.randn(T, D)
+    before = shared.clone()
+    encoder = ResourceEncoder(NAMES, shared)
+    encoder.load_state_dict({k: torch.ones_like(v) for k, v in encoder.state_dict().items()})
+    assert encoder.semantic_embeddings.eq(1).all()
+    assert torch.equal(shared, before)
+
+
 def test_from_pretrained_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"encoder\.json"):
         ResourceEncoder.from_pretrained(tmp_path)

@@ -14,6 +14,7 @@ class SemanticEncoder(nn.Module):
     tool_semantic_embeddings: Tensor
 
     def __init__(self, tool_names: Sequence[str], tool_semantic_embeddings: Tensor) -> None:
+        """``tool_semantic_embeddings`` [T, D]; copied, as a checkpoint is read into the table."""
         super().__init__()
         if tool_semantic_embeddings.shape[0] != len(tool_names):
             raise ValueError(
@@ -21,7 +22,7 @@ class SemanticEncoder(nn.Module):
                 f"{tuple(tool_semantic_embeddings.shape)}"
             )
         self.tool_names = tuple(tool_names)
-        self.register_buffer("tool_semantic_embeddings", tool_semantic_embeddings.float())
+        self.register_buffer("tool_semantic_embeddings", tool_semantic_embeddings.float().clone())
 
     @property
     def hidden_size(self) -> int:
