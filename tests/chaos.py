@@ -263,7 +263,10 @@ def _study_faults(directory: Path, trials: int) -> list[str]:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(directory / "study.journal")))
-    study = optuna.load_study(study_name=directory.name, storage=storage)
+    try:
+        study = optuna.load_study(study_name=directory.name, storage=storage)
+    except KeyError:
+        return ["there is no Optuna study"]
     states = Counter(t.state.name for t in study.trials)
     if len(study.trials) != trials or states["RUNNING"]:
         return [f"the Optuna study has {dict(states)}"]

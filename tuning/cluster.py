@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ ENVIRONMENT = {
 }
 
 
+class RayStartError(UserError):
+    """No cluster could be started or joined."""
+
+
 @dataclass(frozen=True)
 class Cluster:
     """What the cluster offers; a slot is a GPU, or a core where there are none."""
@@ -55,13 +60,16 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
         contextlib.redirect_stderr(chatter),
         contextlib.redirect_stdout(chatter),
     ):
-        context = ray.init(
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            include_dashboard=True,
-            configure_logging=False,
-            runtime_env=_runtime_env(project) if joined else None,
-        )
+        try:
+            context = ray.init(
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                include_dashboard=True,
+                configure_logging=False,
+                runtime_env=_runtime_env(project) if joined else None,
+            )
+        except Exception as error:  # Ray has no class of its own for it
+            raise RayStartError(f"{error} Its logs: {_ray_logs()}") from error
         try:
             resources = ray.cluster_resources()
             gpus = int(resources.get("GPU", 0))
@@ -73,6 +81,10 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
             )
         finally:
             ray.shutdown()
+
+
+def _ray_logs() -> Path:
+    return Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray/session_latest/logs")
 
 
 def _runtime_env(project: str) -> dict[str, object]:
@@ -102,6 +114,8 @@ def _log_to(path: Path) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("ray", "optuna", "py.warnings", "transformers"):
         logger = logging.getLogger(name)
+        for other in logger.handlers:
+            other.close()
         logger.handlers = [handler]
         logger.propagate = False
     logging.captureWarnings(True)

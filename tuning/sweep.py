@@ -18,7 +18,7 @@ from rich.console import Console
 
 from trainables.errors import UserError
 from trainables.files import wait_for_room, write_text
-from tuning.cluster import Cluster, ray_cluster
+from tuning.cluster import Cluster, RayStartError, ray_cluster
 from tuning.config import (
     PBT,
     ResolvedSweep,
@@ -117,20 +117,24 @@ def _run(
         directory,
         None if isinstance(config.scheduler, PBT) else config.keep_best,
     )
+
+    def derive() -> None:
+        wait_for_room(partial(_derive, directory, config, record), directory, say, requests.wait)
+
     try:
         with requests.listening():
-            _train(directory, config, record, callback, requests, say, retry_failed)
+            _train(directory, config, record, callback, requests, say, retry_failed, derive)
     except SweepStopped as stopped:
         with contextlib.suppress(SweepStopped):  # no room, and nobody wants to wait for it
             callback.sweep_event("interrupted", stopped.reason)
-    except (RayError, FleetGoneError, ConnectionError) as error:
+    except (RayError, RayStartError, FleetGoneError, ConnectionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         callback.sweep_event("interrupted", f"Ray failed: {reason}")
     finally:
         callback.close()
-    with contextlib.suppress(SweepStopped):
-        derive = partial(_derive, directory, config, record)
-        wait_for_room(derive, directory, say, requests.wait)
+    if record.state == "interrupted":
+        with contextlib.suppress(SweepStopped):
+            derive()
 
 
 def _train(
@@ -141,6 +145,7 @@ def _train(
     requests: StopRequests,
     say: Say,
     retry_failed: bool,
+    derive: Callable[[], None],
 ) -> None:
     say("[2/4] Ray")
     console = make_console()
@@ -175,6 +180,7 @@ def _train(
                     execution.save()
                 raise
             callback.hosts_event(execution.hosts())
+            derive()  # first: who is killed in between goes on from here
             callback.sweep_event(*_outcome(record))
 
 
