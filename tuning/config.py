@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, PlainValidator, model_validator
@@ -169,6 +169,7 @@ class DedicatedExecution(Section):
 Execution = Annotated[PackedExecution | DedicatedExecution, Field(discriminator="type")]
 
 PART = "a path or a mapping of keys to values"
+TYPED = {"search": Search, "scheduler": Scheduler, "execution": Execution}
 DEFAULT_TYPES = {"search": "tpe", "scheduler": "asha", "execution": "packed"}
 
 
@@ -250,8 +251,8 @@ def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
         mapping.get("search_space"), DEFAULT_SPACE, base, f"{source}: search_space"
     )
     mapping |= {"train": train, "search_space": space}
-    for override in sorted(overrides, key=_names_a_part, reverse=True):
-        mapping = apply_overrides(mapping, [override])
+    for override in sorted(overrides, key=_rank):
+        mapping = _without_other_types(apply_overrides(mapping, [override]), _key(override))
         if isinstance(mapping["train"], str):  # --set train=PATH
             train, train_base, train_source = _part(mapping["train"], DEFAULT_CONFIG, base, source)
             mapping["train"] = train
@@ -284,9 +285,26 @@ def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
     return config.model_copy(update={"search_space": searched})
 
 
-def _names_a_part(override: str) -> bool:
-    """``train=...`` and ``search_space=...`` come before what changes a value in them."""
-    return override.partition("=")[0].strip() in ("train", "search_space")
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _rank(override: str) -> int:
+    """``train=...`` and ``search.type=...`` come before what changes a value in them."""
+    key = _key(override)
+    return 0 if key in ("train", "search_space") else 1 if key.endswith(".type") else 2
+
+
+def _without_other_types(mapping: dict[str, Any], changed: str) -> dict[str, Any]:
+    """After ``--set scheduler.type=none``: without what only the type before it had."""
+    section, _, key = changed.partition(".")
+    values = mapping.get(section)
+    if section not in TYPED or key != "type" or not isinstance(values, Mapping):
+        return mapping
+    for kind in get_args(get_args(TYPED[section])[0]):
+        if values["type"] in get_args(kind.model_fields["type"].annotation):
+            return {**mapping, section: {k: v for k, v in values.items() if k in kind.model_fields}}
+    return mapping
 
 
 def check_name(name: str) -> str:

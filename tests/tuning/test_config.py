@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trainables.errors import ConfigError
 from tuning.config import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
 from tuning.directory import create_directory
 from tuning.store import CONFIG_FILE, read_manifest
@@ -48,6 +49,29 @@ def test_a_whole_part_is_set_before_what_changes_in_it(tmp_path: Path) -> None:
     )
     assert (config.train.training.num_epochs, config.train.training.batch_size) == (3, 4)
     assert config.search_space.root["model.dropout"].extremes() == [0, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("override", "kind"),
+    [
+        ("scheduler.type=none", "none"),
+        ("scheduler.type=hyperband", "hyperband"),
+        ("search.type=gp", "gp"),
+        ("execution.type=dedicated", "dedicated"),
+    ],
+)
+def test_another_type_takes_over_what_it_has_too(override: str, kind: str, tmp_path: Path) -> None:
+    """As a sweep's own file has every key of the type before it."""
+    path = tmp_path / "sweep.yaml"
+    path.write_text(dump_sweep(load_sweep(None, ["search.seed=7", "scheduler.reduction_factor=4"])))
+    part = override.partition(".")[0]
+    config = load_sweep(path, [override])
+    assert getattr(config, part).type == kind
+    assert config.search.seed == 7
+    if kind == "hyperband":
+        assert config.scheduler.reduction_factor == 4
+    with pytest.raises(ConfigError, match=f"unknown key `{part}.startup`"):
+        load_sweep(path, [f"{part}.startup=3", override])
 
 
 def test_storage_may_lie_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
