@@ -101,8 +101,11 @@ def _packed(
             _describe(inputs, "from the cache", say)
         _check_heads(config, train, inputs)
         if known == "auto":  # only the hosts can measure what fits
-            found = fleet.hosts(hosts)
-            lanes, why = sum(host["lanes"] for host in found), found[0]["reason"]
+            # An elastic fleet may begin with one, the others being another sweep's: those to come
+            # are taken to be like the first.
+            found = fleet.hosts(1 if settings.elastic else hosts)
+            lanes = sum(host["lanes"] for host in found) + found[0]["lanes"] * (hosts - len(found))
+            why = found[0]["reason"]
         else:
             lanes, why = hosts * known, "each a run of its own, one step after the other"
         concurrent = min(lanes, most)
