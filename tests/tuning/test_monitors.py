@@ -90,6 +90,24 @@ def offline_rows(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]
     return config, rows
 
 
+def epoch_event(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The event and the report of an epoch of five steps."""
+    steps = [5 * number + i for i in range(5)]
+    metrics = {"epoch": number, "step": 5 * number, "val_loss": 0.5 / number}
+    report = {
+        **metrics,
+        "series_loss": [1.0 / s for s in steps],
+        "series_gate_alpha": [0.01 * s for s in steps],
+        "series_learning_rate": [1e-3] * 5,
+    }
+    return {"event": "epoch", "trial_id": "trial_0000", "metrics": metrics, "time": 1}, report
+
+
+TRIAL = {"event": "trial", "trial_id": "trial_0000", "params": {"model.dropout": 0.2}, "time": 0}
+START = {"event": "start", "trial_id": "trial_0000", "time": 0}
+END = {"event": "end", "trial_id": "trial_0000", "status": "finished", "time": 2}
+
+
 @pytest.mark.timeout(120)
 def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
@@ -100,25 +118,9 @@ def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("WANDB_API_KEY", key)
     config = {"training": {"batch_size": 16}, "llm_model": str(home / "llm")}
     monitor = WandbMonitor(tmp_path / "runs", "project", "mine", config, 7, 128)
-    events = [
-        {"event": "trial", "trial_id": "trial_0000", "params": {"model.dropout": 0.2}, "time": 0},
-        {"event": "start", "trial_id": "trial_0000", "time": 0},
-    ]
-    reports = {}
-    for number in (1, 2):
-        steps = [5 * number + i for i in range(5)]
-        reports[len(events)] = {
-            "epoch": number,
-            "step": 5 * number,
-            "val_loss": 0.5 / number,
-            "series_loss": [1.0 / s for s in steps],
-            "series_gate_alpha": [0.01 * s for s in steps],
-            "series_learning_rate": [1e-3] * 5,
-        }
-        metrics = {"epoch": number, "val_loss": 0.5 / number}
-        events.append({"event": "epoch", "trial_id": "trial_0000", "metrics": metrics, "time": 1})
-    events.append({"event": "end", "trial_id": "trial_0000", "status": "finished", "time": 2})
-    play(monitor, events, reports)
+    (first, report_1), (second, report_2) = epoch_event(1), epoch_event(2)
+    # It pauses after the first epoch: that is one run all the same.
+    play(monitor, [TRIAL, START, first, START, second, END], {2: report_1, 4: report_2})
     read, rows = offline_rows(tmp_path / "runs")
     for path in (p for p in (tmp_path / "runs").rglob("*") if p.is_file()):
         assert str(home).encode() not in path.read_bytes(), path
@@ -127,14 +129,39 @@ def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.Mon
     assert (read["num_tools"], read["hidden_dim"], read["gate_alpha_init"]) == (7, 128, 0.0)
     assert read["model.dropout"] == 0.2
     assert read["_group"] == "mine"
-    seen = defaultdict(list)
-    for row in rows:
-        for key, value in row.items():
-            seen[key].append(value)
+    seen = columns(rows)
     assert seen["_step"] == list(range(1, 11))
     assert len(seen["gate_alpha"]) == len(seen["loss"]) == len(seen["learning_rate"]) == 10
     assert seen["gate_alpha"][0] == pytest.approx(0.05)
     assert seen["val_loss"] == [0.5, 0.25]
+
+
+@pytest.mark.timeout(120)
+def test_the_run_of_a_resumed_trial_has_all_its_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    record = SweepRecord("mine", "val_loss", "min", 6)
+    for event in (TRIAL, START, epoch_event(1)[0], epoch_event(2)[0]):
+        record.apply(event)
+    monitor = WandbMonitor(tmp_path, "project", "mine", {}, 7, 128)
+    third, report = epoch_event(3)
+    for event in (START, third, END):
+        record.apply(event)
+        monitor.on_event(record, event, report if event is third else {})
+    monitor.close()
+    seen = columns(offline_rows(tmp_path)[1])
+    assert seen["epoch"] == [1, 2, 3]
+    assert seen["_step"] == [5, 10, 11, 12, 13, 14, 15]
+    assert len(seen["gate_alpha"]) == 5
+
+
+def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    seen = defaultdict(list)
+    for row in rows:
+        for key, value in row.items():
+            seen[key].append(value)
+    return seen
 
 
 def test_metrics_are_declared_once_with_help() -> None:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -43,8 +43,18 @@ class WandbProcess:
         self._writer = threading.Thread(target=self._write, daemon=True)
         self._writer.start()
 
-    def start(self, run: str, group: str, config: Mapping[str, Any]) -> None:
-        self._send({"do": "start", "run": run, "group": group, "config": dict(config)})
+    def start(
+        self,
+        run: str,
+        group: str,
+        config: Mapping[str, Any],
+        past: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Open a run, or go on with it; ``past`` are the epochs that other processes trained."""
+        epochs = [scalars(dict(metrics)) for metrics in past]
+        self._send(
+            {"do": "start", "run": run, "group": group, "config": dict(config), "past": epochs}
+        )
 
     def log(self, run: str, report: Mapping[str, Any]) -> None:
         """The per-step series, then the epoch's figures and findings on its last step."""
@@ -94,7 +104,7 @@ def run_config(
 
 
 class WandbMonitor:
-    """One run per trial, grouped by sweep."""
+    """One run per trial, grouped by sweep; a resumed trial's has the epochs before, too."""
 
     def __init__(
         self,
@@ -109,14 +119,20 @@ class WandbMonitor:
         self._sweep = sweep
         self._config = config
         self._shape = (num_tools, hidden_size)
+        self._open: set[str] = set()
 
     def on_event(self, record: SweepRecord, event: Event, report: dict[str, Any]) -> None:
         trial_id = event.get("trial_id", "")
         match event["event"]:
             case "start":
-                params = record.trials[trial_id].params
+                trial = record.trials[trial_id]
+                past = [] if trial_id in self._open else sorted(trial.reports.items())
+                self._open.add(trial_id)
                 self._process.start(
-                    trial_id, self._sweep, run_config(self._config, *self._shape, params)
+                    trial_id,
+                    self._sweep,
+                    run_config(self._config, *self._shape, trial.params),
+                    [metrics for _, metrics in past],
                 )
             case "epoch":
                 self._process.log(trial_id, report)

@@ -44,24 +44,12 @@ class Runs:
     def obey(self, command: dict[str, Any]) -> None:
         name = command["run"]
         match command["do"]:
+            case "start" if name in self._runs:  # it was paused, or its process died
+                self._runs[name].config.update(command["config"], allow_val_change=True)
             case "start":
-                self._finish(name, 1)  # an attempt before this one; offline runs cannot go on
-                self._runs[name] = wandb.init(
-                    project=self._project,
-                    dir=self._directory,
-                    name=name,
-                    group=command["group"],
-                    config=command["config"],
-                    mode=self._mode,  # type: ignore[arg-type]
-                    reinit="create_new",
-                    settings=wandb.Settings(
-                        silent=True,
-                        console="off",
-                        x_disable_stats=True,
-                        x_disable_meta=True,  # the machine's name, the user's, paths below home
-                        disable_git=True,
-                    ),
-                )
+                self._runs[name] = self._open(name, command["group"], command["config"])
+                for epoch in command["past"]:  # offline runs of other processes cannot go on
+                    self._log(name, {}, epoch)
             case "log":
                 self._log(name, command["series"], command["epoch"])
             case "finish":
@@ -69,18 +57,37 @@ class Runs:
                     self._runs[name].summary["status"] = command["status"]
                 self._finish(name, command["exit_code"])
 
+    def _open(self, name: str, group: str, config: dict[str, Any]) -> Any:
+        return wandb.init(
+            project=self._project,
+            dir=self._directory,
+            name=name,
+            group=group,
+            config=config,
+            mode=self._mode,  # type: ignore[arg-type]
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                x_disable_stats=True,
+                x_disable_meta=True,  # the machine's name, the user's, paths below home
+                disable_git=True,
+            ),
+        )
+
     def close(self) -> None:
         for name in list(self._runs):
             self._finish(name, 1)
 
     def _log(self, name: str, series: dict[str, list[float]], epoch: dict[str, Any]) -> None:
         run = self._runs[name]
-        first = epoch["step"] - len(next(iter(series.values()), [])) + 1
-        for i, values in enumerate(zip(*series.values(), strict=True)):
-            row = dict(zip(series, values, strict=True))
-            step = first + i
-            if step == epoch["step"]:
-                row = {**epoch, **row}
+        last = epoch["step"]
+        rows = [
+            dict(zip(series, values, strict=True)) for values in zip(*series.values(), strict=True)
+        ]
+        rows = rows or [{}]
+        rows[-1] = {**epoch, **rows[-1]}
+        for step, row in enumerate(rows, start=last - len(rows) + 1):
             run.log(row, step=step)
 
     def _finish(self, name: str, exit_code: int) -> None:
