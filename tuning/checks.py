@@ -29,7 +29,7 @@ from trainables.llm.shape import BYTES, H100_PEAK, H100_SHARE, cpu_rate, h100_ra
 from trainables.models.features import NUM_FEATURES, RESOURCE_HIDDEN_SIZE
 from tuning.config import ASHA, DedicatedExecution, ResolvedSweep, SweepConfig
 from tuning.monitors.table import duration
-from tuning.terminal import run_tune
+from tuning.terminal import run_tune_on
 
 BATCH_SIZE = "training.batch_size"
 BYTES_PER_PARAMETER = 2  # of an LLM whose shape is not known, in its files
@@ -72,7 +72,7 @@ def check_name_is_free(sweep: ResolvedSweep) -> None:
     if sweep.directory.exists():
         raise UserError(
             f"the name `{sweep.name}` is already used: {sweep.directory}; choose another --name, "
-            f"or go on with it: {run_tune('resume', sweep.name)}"
+            f"or go on with it: {run_tune_on(sweep.directory, 'resume')}"
         )
 
 

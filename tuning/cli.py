@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,12 +16,18 @@ from trainables.config import DEFAULT_CONFIG
 from trainables.errors import TrialEndedError, UserError
 from tuning.comparison.command import add_compare
 from tuning.migrate_command import add_migrate
-from tuning.terminal import output_is_broken, prepare_terminal, say_on_stdout
+from tuning.reading_command import add_command, add_reading, add_storage, find
+from tuning.terminal import (
+    DEFAULT_STORAGE,
+    output_is_broken,
+    prepare_terminal,
+    run_tune_on,
+    say_on_stdout,
+)
 from tuning.verify_command import add_verify
 
 USER_ERROR = 2
 INTERRUPTED = 130
-DEFAULT_STORAGE = "sweeps"
 STOP_SECONDS = 60
 
 DESCRIPTION = """\
@@ -82,20 +87,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_resume(commands)
     _add_stop(commands)
     _add_validate(commands)
-    _add_reading(commands, "list", _list, "all sweeps, oldest first", named=False)
-    _add_reading(commands, "status", _status, "state, counts and best of one sweep")
-    _add_reading(commands, "trials", _trials, "every trial with its history")
-    _add_reading(commands, "best", _best, "the best trial, its parameters and its checkpoint")
-    _add_export(commands)
+    add_reading(commands)
     add_migrate(commands)
     add_verify(commands)
     add_compare(commands)
-    return parser
-
-
-def _command(commands: Any, name: str, run: Callable[..., Any], text: str) -> Any:
-    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-    parser.set_defaults(command=run)
     return parser
 
 
@@ -105,12 +100,8 @@ def _add_set(parser: Any) -> None:
     )
 
 
-def _add_storage(parser: Any) -> None:
-    parser.add_argument("--storage", metavar="DIR", help=f"all sweeps (default {DEFAULT_STORAGE})")
-
-
 def _add_train(commands: Any) -> None:
-    parser = _command(commands, "train", _train, "train one encoder")
+    parser = add_command(commands, "train", _train, "train one encoder")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="TRAIN.yaml")
     parser.add_argument("--batch_size", metavar="N")
     parser.add_argument("--num_epochs", metavar="N")
@@ -124,7 +115,7 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_launch(commands: Any) -> None:
-    parser = _command(commands, "launch", _launch, "run a sweep")
+    parser = add_command(commands, "launch", _launch, "run a sweep")
     _add_sweep_options(parser)
     parser.add_argument("--name", help="the sweep's name (default: date and time)")
     parser.add_argument("--time_budget", metavar="T", help="end in order after 45s, 90m, 12h, 2d")
@@ -138,51 +129,33 @@ def _add_sweep_options(parser: Any) -> None:
     parser.add_argument("--num_trials", metavar="N")
     parser.add_argument("--batch_size", metavar="N")
     parser.add_argument("--num_epochs", metavar="N")
-    _add_storage(parser)
+    add_storage(parser)
     _add_set(parser)
 
 
 def _add_resume(commands: Any) -> None:
     text = "go on with an interrupted sweep, or extend one that has finished"
-    parser = _command(commands, "resume", _resume, text)
+    parser = add_command(commands, "resume", _resume, text)
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--num_trials", metavar="N", help="in all, those that ended included")
     parser.add_argument("--time_budget", metavar="T", help="end in order after 45s, 90m, 12h, 2d")
     parser.add_argument("--search_space", metavar="FILE", help="another one, wider or narrower")
     text = "also those that failed, from their checkpoints"
     parser.add_argument("--retry_failed", action="store_true", help=text)
-    _add_storage(parser)
+    add_storage(parser)
     _add_set(parser)
 
 
 def _add_stop(commands: Any) -> None:
     text = "end a running sweep in order; `resume` goes on with it"
-    parser = _command(commands, "stop", _stop, text)
+    parser = add_command(commands, "stop", _stop, text)
     parser.add_argument("name", metavar="NAME")
-    _add_storage(parser)
+    add_storage(parser)
 
 
 def _add_validate(commands: Any) -> None:
     text = "check a sweep's configuration and data without training; estimate its cost"
-    _add_sweep_options(_command(commands, "validate", _validate, text))
-
-
-def _add_reading(
-    commands: Any, name: str, run: Callable[..., Any], text: str, named: bool = True
-) -> None:
-    parser = _command(commands, name, run, text)
-    if named:
-        parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    _add_storage(parser)
-
-
-def _add_export(commands: Any) -> None:
-    parser = _command(commands, "export", _export, "write the best encoder to a directory")
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    _add_storage(parser)
+    _add_sweep_options(add_command(commands, "validate", _validate, text))
 
 
 def _flags(options: argparse.Namespace, keys: dict[str, str], prefix: str = "") -> list[str]:
@@ -256,7 +229,7 @@ def _launch(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    directory = _find(options)
+    directory = find(options)
     flags = {key: key for key in ("num_trials", "time_budget", "search_space")}
     overrides = _flags(options, flags)
     from tuning.store import read_sweep
@@ -275,7 +248,7 @@ def _resume(options: argparse.Namespace) -> int:
 def _stop(options: argparse.Namespace) -> None:
     from tuning.store import STOP_FILE, is_locked
 
-    directory = _find(options)
+    directory = find(options)
     if not is_locked(directory):
         raise UserError(f"sweep `{options.name}` is not running")
     (directory / STOP_FILE).touch()
@@ -287,9 +260,7 @@ def _stop(options: argparse.Namespace) -> None:
                 f"{directory / 'logs' / 'ray.log'}"
             )
         time.sleep(0.1)
-    from tuning.terminal import run_tune
-
-    print(f"stopped; go on with: {run_tune('resume', options.name)}")
+    print(f"stopped; go on with: {run_tune_on(directory, 'resume')}")
 
 
 def _validate(options: argparse.Namespace) -> None:
@@ -300,81 +271,11 @@ def _validate(options: argparse.Namespace) -> None:
         print(line)
 
 
-def _list(options: argparse.Namespace) -> None:
-    from tuning import reading
-
-    storage = Path(options.storage or DEFAULT_STORAGE)
-    _answer(options, lambda: reading.list_answer(storage), lambda c: reading.show_list(storage, c))
-
-
-def _status(options: argparse.Namespace) -> None:
-    from tuning import reading
-
-    path = _find(options)
-    _answer(options, lambda: reading.status_answer(path), lambda c: reading.show_status(path, c))
-
-
-def _trials(options: argparse.Namespace) -> None:
-    from tuning import reading
-
-    path = _find(options)
-    _answer(options, lambda: reading.trials_answer(path), lambda c: reading.show_trials(path, c))
-
-
-def _best(options: argparse.Namespace) -> None:
-    from tuning import reading
-
-    path = _find(options)
-    _answer(options, lambda: reading.best_answer(path), lambda c: reading.show_best(path, c))
-
-
-def _export(options: argparse.Namespace) -> None:
-    from tuning.export import export_best
-    from tuning.store import read_sweep
-
-    path = _find(options)
-    out = export_best(path, read_sweep(path), options.out)
-    if options.json:
-        print(json.dumps({"exported": str(out.absolute())}))
-    else:
-        print(f"exported to {out}; load it with ResourceEncoder.from_pretrained({str(out)!r})")
-
-
-def _answer(
-    options: argparse.Namespace, data: Callable[[], Any], show: Callable[[Any], None]
-) -> None:
-    if options.json:
-        print(json.dumps(_finite(data()), indent=2, allow_nan=False))
-        return
-    from tuning.monitors.table import make_console
-
-    show(make_console())
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null instead."""
-    match value:
-        case dict():
-            return {key: _finite(item) for key, item in value.items()}
-        case list():
-            return [_finite(item) for item in value]
-        case float() if not math.isfinite(value):
-            return None
-        case _:
-            return value
-
-
-def _find(options: argparse.Namespace) -> Path:
-    from tuning.store import find_sweep
-
-    return find_sweep(Path(options.storage or DEFAULT_STORAGE), options.name)
-
-
 def _summary(directory: Path) -> int:
     from tuning.monitors.table import make_console
     from tuning.reading import show_summary
     from tuning.store import read_sweep
 
     record = read_sweep(directory)
-    show_summary(record, directory, directory.parent, make_console())
+    show_summary(record, directory, make_console())
     return 0 if record.state == "finished" else 1

@@ -32,7 +32,7 @@ from tuning.store import (
     with_checksum,
     write_manifest,
 )
-from tuning.terminal import run_tune
+from tuning.terminal import run_tune_on
 
 Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ def locked(directory: Path) -> Any:
             raise
         raise UserError(
             f"{path} cannot be used: {error.strerror}; nothing is lost, go on when it can: "
-            f"{run_tune('resume', str(directory))}"
+            f"{run_tune_on(directory, 'resume')}"
         ) from None
     finally:
         lock.release()

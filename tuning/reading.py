@@ -16,7 +16,7 @@ from tuning.export import best_of
 from tuning.monitors.table import figure, short_params, trial_table
 from tuning.record import SweepRecord, TrialRecord
 from tuning.store import list_sweeps, read_sweep
-from tuning.terminal import run_tune, shown_path
+from tuning.terminal import run_tune, run_tune_on, shown_path
 
 _log = logging.getLogger(__name__)
 Answer = dict[str, Any] | list[dict[str, Any]]
@@ -123,7 +123,7 @@ def show_status(directory: Path, console: Console) -> None:
             f"{short_params(best['params'])}"
         )
     if answer["state"] == "interrupted":
-        console.print(f"resume: {run_tune('resume', str(answer['sweep']))}", soft_wrap=True)
+        console.print(f"resume: {run_tune_on(directory, 'resume')}", soft_wrap=True)
 
 
 def show_trials(directory: Path, console: Console) -> None:
@@ -148,17 +148,17 @@ def show_best(directory: Path, console: Console) -> None:
     console.print(f"checkpoint: {answer['checkpoint']}", soft_wrap=True)
 
 
-def show_summary(record: SweepRecord, directory: Path, storage: Path, console: Console) -> None:
+def show_summary(record: SweepRecord, directory: Path, console: Console) -> None:
     """The last screen of a sweep: what came out and what to do with it."""
     console.print()
     console.print(trial_table(record, max_rows=len(record.trials) + 1))
     counts = ", ".join(f"{n} {status}" for status, n in record.counts().items())
     message = f": {record.message}" if record.message else ""
     console.print(f"\nSweep {record.name} {record.state}{message}. Trials: {counts}.")
-    where = [] if shown_path(storage) == "sweeps" else ["--storage", shown_path(storage)]
     if record.state != "finished":
-        command = run_tune("resume", record.name, *where)
-        console.print(f"Resume:      {command}", soft_wrap=True, highlight=False)
+        console.print(
+            f"Resume:      {run_tune_on(directory, 'resume')}", soft_wrap=True, highlight=False
+        )
     found = Counter(f["id"] for t in record.trials.values() for f in t.found)
     if found:
         numbers = ", ".join(f"{name} in {n}" for name, n in found.items())
@@ -179,7 +179,7 @@ def show_summary(record: SweepRecord, directory: Path, storage: Path, console: C
         "Checkpoint": shown_path(directory / str(best.checkpoint)),
         "Exported": shown_path(directory / "best"),
         "Load it": f'ResourceEncoder.from_pretrained("{shown_path(directory / "best")}")',
-        "Look closer": run_tune("trials", record.name, *where),
+        "Look closer": run_tune_on(directory, "trials"),
     }
     for label, text in lines.items():
         console.print(f"{label + ':':12} {text}", soft_wrap=True, highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from trainables.errors import UserError
 
+DEFAULT_STORAGE = "sweeps"
 RUN_TUNE = Path(__file__).parents[1] / "run_tune.py"
 
 
@@ -30,7 +32,14 @@ def program(name: str) -> str:
 
 def run_tune(*arguments: str) -> str:
     """The command line ``python run_tune.py ...`` as it works from here."""
-    return " ".join([program("python"), shown_path(RUN_TUNE), *arguments])
+    return shlex.join([program("python"), shown_path(RUN_TUNE), *arguments])
+
+
+def run_tune_on(sweep: Path, command: str) -> str:
+    """The command line for a sweep's directory."""
+    storage = shown_path(sweep.parent)
+    where = [] if storage == DEFAULT_STORAGE else ["--storage", storage]
+    return run_tune(command, sweep.name, *where)
 
 
 def prepare_terminal() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.conftest import write_data
 from tests.tuning.test_store import write_sweep
 from trainables.data.profiling import COLUMNS
 from tuning.cli import main, make_parser
+from tuning.terminal import run_tune_on
 
 RUN_TUNE = Path(__file__).parents[2] / "run_tune.py"
 HEAVY = ("torch", "ray", "transformers", "wandb", "optuna")
@@ -293,3 +295,14 @@ def test_validate_states_the_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert "7 tools, 1533 training and 168 held-out configurations" in out
     assert "trials       4," in out
     assert "FLOP" in out
+
+
+def test_a_shown_command_finds_the_sweep_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_tune_on(Path("sweeps/mine").absolute(), "resume").endswith("run_tune.py resume mine")
+    elsewhere = run_tune_on(tmp_path / "a b" / "mine", "resume")
+    assert elsewhere.endswith("run_tune.py resume mine --storage 'a b'")
+    arguments = shlex.split(elsewhere)[2:]
+    assert make_parser().parse_args(arguments).storage == "a b"

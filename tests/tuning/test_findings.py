@@ -101,7 +101,7 @@ def test_a_trial_that_ended_by_a_finding_says_so_everywhere(tmp_path: Path) -> N
     show_trials(directory, Console(file=out, width=140, highlight=False))
     assert f"trial_0000: {status}" in out.getvalue()
     assert out.getvalue().count(STUCK["text"]) == 1
-    show_summary(record, directory, tmp_path, Console(file=out, width=140, highlight=False))
+    show_summary(record, directory, Console(file=out, width=140, highlight=False))
     assert "Findings:    gate_stuck in 1; " in out.getvalue()
 
 
