@@ -129,7 +129,7 @@ def _run(
             callback.sweep_event("interrupted", stopped.reason)
     except (RayError, RayStartError, FleetGoneError, ConnectionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        callback.sweep_event("interrupted", f"Ray failed: {reason}")
+        callback.sweep_event("interrupted", f"Ray failed: {reason.rstrip('.')}")
     finally:
         callback.close()
     if record.state == "interrupted":
