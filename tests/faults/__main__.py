@@ -12,7 +12,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from tests.faults.damage import FAULTS, OTHERS, SOURCES, Answers, ask, judge
+from tests.faults.damage import FAULTS, OTHERS, SOURCES, Answers, ask, assert_survived
 from tests.faults.filesystems import try_full, try_read_only
 from tests.faults.specimen import make_specimen
 
@@ -42,7 +42,7 @@ def survived(specimen: Path, place: Path, name: str, fault: str, sound: Answers)
     FAULTS[fault](directory / name)
     try:
         answers = ask(directory)
-        judge(name, fault, answers, sound)
+        assert_survived(name, fault, answers, sound)
     except BaseException:  # noqa: BLE001 - whatever it raises is what is looked for
         print(f"{name} {fault}: NOT SURVIVED\n{traceback.format_exc()}")
         return False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.damage import FAULTS, OTHERS, SOURCES, Answers, ask, judge
+from tests.faults.damage import FAULTS, OTHERS, SOURCES, Answers, ask, assert_survived
 from tests.faults.specimen import make_specimen
 
 
@@ -48,4 +48,4 @@ def test_a_damaged_file_is_reported_and_nothing_else_is_lost(
     name: str, fault: str, copied: Path, sound: Answers
 ) -> None:
     FAULTS[fault](copied / name)
-    judge(name, fault, ask(copied), sound)
+    assert_survived(name, fault, ask(copied), sound)
