@@ -186,10 +186,14 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     link = SwitchboardLink(settings.switchboard)
+    context = ray.train.get_context()
     try:
         dtype = select_dtype(settings.config.training.precision, device)
         llm = FrozenLLM.load(settings.config.model, device, dtype)
         inputs = DeviceInputs(_shared_inputs(settings, llm), device)
+        budget = budget_of(device, context.get_local_world_size())
+        footprint = Footprint(llm, inputs)
+        plan = plan_lanes(settings.lanes, settings.config, device, footprint, budget)
     except UserError as error:
         link.put("error", error)
         return
@@ -198,10 +202,6 @@ def host_worker(loop_config: dict[str, Any]) -> None:
         return
     prompts = registry_prompts(settings.config) if settings.inputs is None else []
     late = lateness(settings.config, began, prompts, device.type == "cuda")
-    context = ray.train.get_context()
-    budget = budget_of(device, context.get_local_world_size())
-    footprint = Footprint(llm, inputs)
-    plan = plan_lanes(settings.lanes, settings.config, device, footprint, budget)
     about = {
         "pid": os.getpid(),
         "node": context.get_node_rank(),

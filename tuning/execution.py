@@ -49,9 +49,17 @@ class Execution:
 
 @contextmanager
 def open_execution(
-    directory: Path, config: SweepConfig, train: PretrainConfig, cluster: Cluster, say: Say
+    directory: Path,
+    config: SweepConfig,
+    train: PretrainConfig,
+    cluster: Cluster,
+    say: Say,
+    interrupt: Callable[[], None],
 ) -> Iterator[Execution]:
-    """Everything that must stand before the first trial; given back at the end."""
+    """Everything that must stand before the first trial; given back at the end.
+
+    ``interrupt`` is called while it waits, and may raise.
+    """
     cached = prepared_path(train, cluster.has_gpu)
     prompts = [] if cached and cached.is_file() else registry_prompts(train)
     expected = expected_initialisation(train, prompts, cluster.has_gpu)
@@ -60,7 +68,9 @@ def open_execution(
     try:
         match config.execution:
             case PackedExecution() as packed:
-                with _packed(directory, config, packed, train, cluster, say) as execution:
+                with _packed(
+                    directory, config, packed, train, cluster, say, interrupt
+                ) as execution:
                     yield execution
             case DedicatedExecution() as dedicated:
                 yield _dedicated(directory, config, dedicated, train, cluster, say)
@@ -76,6 +86,7 @@ def _packed(
     train: PretrainConfig,
     cluster: Cluster,
     say: Say,
+    interrupt: Callable[[], None],
 ) -> Iterator[Execution]:
     hosts = cluster.slots if packed.hosts == "auto" else packed.hosts
     check_slots(cluster, hosts, "execution.hosts")
@@ -91,7 +102,7 @@ def _packed(
         hosts,
         elastic=cluster.joined,
     )
-    fleet = Fleet(settings, directory / TRAIN_RUNS_DIR)
+    fleet = Fleet(settings, directory / TRAIN_RUNS_DIR, interrupt)
     try:
         if inputs is None:
             inputs = fleet.inputs()

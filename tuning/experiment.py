@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune import PlacementGroupFactory
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
@@ -59,7 +62,7 @@ def run_tune_experiment(
     pending = config.num_trials if pausing else execution.concurrent
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending)
     share = 0.9 / execution.concurrent if pausing else DRIVER_SHARE
-    with retrying_controller():
+    with retrying_controller(), _own_errors():
         tune.run(
             name,
             name=TUNE_DIR,
@@ -82,6 +85,17 @@ def run_tune_experiment(
             trial_dirname_creator=_name,
             verbose=0,
         )
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """What was raised while Ray Tune handled an event, instead of the text that it makes of it."""
+    try:
+        yield
+    except TuneError as error:
+        if isinstance(error.__context__, RayError | OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _scheduler(

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,14 @@ def abort(mailbox: ActorHandle, key: str) -> None:
 
 
 class Fleet:
-    """Starts the hosts at once and in the background; dead ones are replaced by Ray Train."""
+    """Starts the hosts at once and in the background; dead ones are replaced by Ray Train.
 
-    def __init__(self, settings: HostSettings, train_runs: Path) -> None:
+    While something waits for them, ``interrupt`` is called again and again, and may raise.
+    """
+
+    def __init__(
+        self, settings: HostSettings, train_runs: Path, interrupt: Callable[[], None]
+    ) -> None:
         self.switchboard = settings.switchboard
         self._directory = train_runs / "fleet"
         trainer = make_fleet(
@@ -80,6 +86,7 @@ class Fleet:
         )
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fleet")
         self._fit: Future[Any] = self._pool.submit(trainer.fit)
+        self._interrupt = interrupt
         self._up = False
         self._asked = 0.0
         self._error = self.switchboard.get.remote(ERROR, FOREVER)
@@ -108,6 +115,7 @@ class Fleet:
         """What ``count`` hosts say of themselves; waits until they are up."""
         while len(found := self.describe()) < count:
             self.check()
+            self._interrupt()
             time.sleep(WATCH_SECONDS / 10)
         return found
 
@@ -115,6 +123,7 @@ class Fleet:
         """The shared inputs; waits until the first host has prepared them."""
         while (reference := ray.get(self.switchboard.inputs.remote(WATCH_SECONDS))) is None:
             self.check()
+            self._interrupt()
         return ray.get(reference[0])
 
     def save(self) -> None:

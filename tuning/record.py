@@ -98,6 +98,7 @@ class SweepRecord:
         """Take in one event; an epoch that is told again replaces what followed it before."""
         check_event(event)
         if event["event"] == "created":
+            self.num_trials = event["manifest"].get("num_trials", self.num_trials)
             return
         if event["event"] == "sweep":
             self.state, self.message = event["state"], event.get("message", "")

@@ -17,6 +17,7 @@ from trainables.diagnosis import GATE_STUCK
 from trainables.errors import CheckpointError
 from tuning.record import SweepRecord, TrialRecord
 from tuning.search import Start
+from tuning.space import CHANGEABLE
 
 _log = logging.getLogger(__name__)
 # Tells the history of a trial's event: (event, trial's id, its content).
@@ -50,6 +51,8 @@ def take_up(
             tell("end", trial.trial_id, status=ending[0], message=ending[1])
             continue
         _go_back(trial, found[1] if found else None, tell)
+        if found and (params := _as_saved(trial.params, found[1]["config"])) != trial.params:
+            tell("params", trial.trial_id, params=params)
         starts.append(Start(trial.number, trial.params, found[0] if found else None))
         remove_checkpoints(trials / trial.trial_id, keep=found[0] if found else None)
     return starts
@@ -63,6 +66,19 @@ def _ending(trial: TrialRecord, training: TrainingConfig) -> tuple[str, str] | N
         return "finished", ""
     stuck = [f["text"] for f in trial.found if f["id"] == GATE_STUCK]
     return ("stopped early", stuck[0]) if stuck and training.stop_stuck_gates else None
+
+
+def _as_saved(params: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """A population's trial with the parameters of its checkpoint, if it has newer ones.
+
+    It was to go on from another trial's weights, and has no checkpoint of that yet.
+    """
+    saved = {}
+    for key in CHANGEABLE:
+        section, _, name = key.partition(".")
+        if key in params and name in config.get(section, {}):
+            saved[key] = config[section][name]
+    return params | saved
 
 
 def _newest(folder: Path, epoch: int) -> tuple[Path, dict[str, Any]] | None:

@@ -39,6 +39,7 @@ CRC = ', "crc32": '
 DURABLE = ("created", "sweep", "end")  # told to the disk at once, should the power fail
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
+LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.02
 _log = logging.getLogger(__name__)
 
 
@@ -284,18 +285,28 @@ class SweepLock:
             self._file = self._path.open("ab", buffering=0)
         except OSError as error:
             raise UserError(f"{self._path} cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not self._locked(self._file):
             holder = self._path.read_text(errors="replace").strip()
             self._file.close()
             raise UserError(
                 f"{self._path.parent}: this sweep is already running ({holder or 'elsewhere'}); "
                 "wait for it, or stop it first"
-            ) from None
+            )
         with contextlib.suppress(OSError):  # held all the same, though the disk be full
             self._file.truncate(0)
             self._file.write(f"pid {os.getpid()}".encode())
+
+    @staticmethod
+    def _locked(file: IO[bytes]) -> bool:
+        """Several attempts: ``is_locked`` takes it, too, for a moment."""
+        for _ in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(LOCK_SECONDS)
+            else:
+                return True
+        return False
 
     def release(self) -> None:
         if self._file is not None:

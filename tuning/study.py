@@ -123,6 +123,7 @@ def export_study(record: SweepRecord, space: SearchSpace, path: Path) -> None:
     views = [(t, math.inf) for t in record.ordered() if t.ended is not None]
     aside = path.with_name(f".{path.name}.aside")
     aside.unlink(missing_ok=True)
+    aside.with_name(f"{aside.name}.lock").unlink(missing_ok=True)  # of a process that was killed
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(aside))),
         study_name=record.name,

@@ -69,17 +69,23 @@ def resume(
 ) -> None:
     """Go on with a sweep where its history ends, with whatever may be changed changed."""
     with locked(directory):
-        config = read_config(directory, overrides)
+        before, config = read_config(directory), read_config(directory, overrides)
         check_inputs(directory)
         if overrides:
             write_config(directory, config, say)
         record = read_sweep(directory)
+        trials = len(record.trials)
         over = sum(t.ended is not None for t in record.trials.values())
         say(
             f"[1/4] Sweep {record.name}: going on with {over} of {config.num_trials} trials over, "
             f"in {shown_path(directory)}"
         )
-        _run(directory, config, record, say, retry_failed=retry_failed)
+        try:
+            _run(directory, config, record, say, retry_failed=retry_failed)
+        except UserError:
+            if overrides and len(record.trials) == trials:  # they cannot be had here
+                write_config(directory, before, say)
+            raise
 
 
 def results(directory: Path) -> ResultGrid:
@@ -121,20 +127,27 @@ def _run(
     def derive() -> None:
         wait_for_room(partial(_derive, directory, config, record), directory, say, requests.wait)
 
+    record.state = "running"  # until the history tells otherwise
     try:
         with requests.listening():
             _train(directory, config, record, callback, requests, say, retry_failed, derive)
     except SweepStopped as stopped:
         with contextlib.suppress(SweepStopped):  # no room, and nobody wants to wait for it
-            callback.sweep_event("interrupted", stopped.reason)
+            _interrupted(record, callback, stopped.reason)
     except (RayError, RayStartError, FleetGoneError, ConnectionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        callback.sweep_event("interrupted", f"Ray failed: {reason.rstrip('.')}")
+        _interrupted(record, callback, f"Ray failed: {reason.rstrip('.')}")
     finally:
         callback.close()
     if record.state == "interrupted":
         with contextlib.suppress(SweepStopped):
             derive()
+
+
+def _interrupted(record: SweepRecord, callback: SweepCallback, reason: str) -> None:
+    """Unless its outcome has been told, and only the processes had to be ended."""
+    if record.state == "running":
+        callback.sweep_event("interrupted", reason)
 
 
 def _train(
@@ -166,7 +179,7 @@ def _train(
             directory, trials, record, training, callback.tell, retry_failed=retry_failed
         )
         say("[3/4] Frozen LLM, tool embeddings, target texts: once for all trials")
-        with open_execution(directory, config, train, cluster, say) as execution:
+        with open_execution(directory, config, train, cluster, say, requests.check) as execution:
             say("[4/4] Trials")
             callback.watch(_monitors(directory, config, record, execution, console))
             callback.sweep_event("running")

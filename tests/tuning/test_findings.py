@@ -118,7 +118,9 @@ def test_optuna_is_told_that_it_was_stopped() -> None:
     assert frozen.user_attrs["message"] == STUCK["text"]
 
 
-def write_checkpoint_files(folder: Path, epochs: list[dict[str, Any]]) -> None:
+def write_checkpoint_files(
+    folder: Path, epochs: list[dict[str, Any]], config: dict[str, Any] | None = None
+) -> None:
     """As much of a checkpoint as resuming looks at."""
     last = epochs[-1]["epoch"]
     directory = folder / f"checkpoint_{last:06d}"
@@ -129,6 +131,7 @@ def write_checkpoint_files(folder: Path, epochs: list[dict[str, Any]]) -> None:
         "format_version": FORMAT_VERSION,
         "epoch": last,
         "history": epochs,
+        "config": config or {},
         "checksums": {name: file_digest(directory / name) for name in FILES},
     }
     (directory / META_FILE).write_text(json.dumps(meta))

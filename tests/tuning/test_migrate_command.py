@@ -86,6 +86,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(
         (["checkpoint", "data", "--out", "new", "--config", "e.yaml"], "Is a directory"),
         (["checkpoint", "old.json", "--out", "new", "--config", "e.yaml"], "or damaged"),
         (["checkpoint", GATED, "--out", "new", "--config", "e.yaml"], "of 3 tools, but"),
+        (["checkpoint", GATED, "--out", "new", "--config", "b.yaml"], "leave that key out"),
         (["bogus"], "invalid choice: 'bogus'"),
     ],
 )
@@ -93,6 +94,7 @@ def test_bad_input_ends_with_one_line_and_nothing_created(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("e.yaml").write_text("")
+    Path("b.yaml").write_text("model: {architecture: embedding_attention}")
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     assert main(["migrate", *arguments]) == 2
     error = capsys.readouterr().err

@@ -72,9 +72,17 @@ def wandb_records(path: Path) -> Iterator[bytes]:
 
 def offline_rows(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Config and history of the one offline run below ``directory``."""
+    (run,) = offline_runs(directory)
+    return run
+
+
+def offline_runs(directory: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    return [read_run(path) for path in sorted(directory.rglob("run-*.wandb"))]
+
+
+def read_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = directory.rglob("run-*.wandb")
     config: dict[str, Any] = {}
     rows = []
     for data in wandb_records(path):
@@ -154,6 +162,20 @@ def test_the_run_of_a_resumed_trial_has_all_its_epochs(
     assert seen["epoch"] == [1, 2, 3]
     assert seen["_step"] == [5, 10, 11, 12, 13, 14, 15]
     assert len(seen["gate_alpha"]) == 5
+
+
+@pytest.mark.timeout(120)
+def test_a_trial_that_takes_over_older_weights_gets_a_run_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    epochs = [epoch_event(number) for number in (1, 2, 3, 2, 3)]
+    events = [TRIAL, START, *(event for event, _ in epochs[:3]), START]
+    events += [*(event for event, _ in epochs[3:]), END]
+    reports = dict(zip((2, 3, 4, 6, 7), (report for _, report in epochs), strict=True))
+    play(WandbMonitor(tmp_path, "project", "mine", {}, 7, 128), events, reports)
+    seen = [columns(rows)["epoch"] for _, rows in offline_runs(tmp_path)]
+    assert sorted(seen) == [[1, 2, 3], [1, 2, 3]]
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

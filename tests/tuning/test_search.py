@@ -237,6 +237,7 @@ def test_the_exported_study_opens_in_optuna(tmp_path: Path) -> None:
     tell(record, 1, [3.0])
     path = tmp_path / "study.journal"
     for _ in range(2):  # a second export replaces the first
+        (tmp_path / ".study.journal.aside.lock").symlink_to("gone")  # its process was killed
         export_study(record, SPACE, path)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
     study = optuna.load_study(study_name="mine", storage=storage)

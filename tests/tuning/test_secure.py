@@ -197,7 +197,8 @@ import sys
 from pathlib import Path
 from tests.tuning.test_store import epoch, trial
 from tuning.store import EventLog, SweepLock
-SweepLock(Path(sys.argv[1])).acquire()
+lock = SweepLock(Path(sys.argv[1]))
+lock.acquire()
 log = EventLog(Path(sys.argv[1]))
 for number in range(4, 200):
     for event in trial(f"trial_{number:04d}", [3.0, 2.0, 1.0], "finished"):

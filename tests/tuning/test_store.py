@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,16 @@ from trainables.errors import UserError
 from tuning.monitors.table import TimeLeft, summary_line, trial_table
 from tuning.reading import list_answer, status_answer, trials_answer
 from tuning.record import SweepRecord
-from tuning.store import EVENTS_FILE, EventLog, SweepLock, find_sweep, read_sweep, write_manifest
+from tuning.store import (
+    EVENTS_FILE,
+    LOCK_FILE,
+    EventLog,
+    SweepLock,
+    find_sweep,
+    is_locked,
+    read_sweep,
+    write_manifest,
+)
 
 
 def epoch(trial: str, number: int, val_loss: float) -> dict[str, Any]:
@@ -148,6 +159,22 @@ def test_a_line_that_is_being_written_is_not_damage(
     read_sweep(directory)
     lock.release()
     assert not caplog.text
+
+
+def test_who_only_looks_whether_a_sweep_runs_keeps_nobody_from_running_it(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    (directory / LOCK_FILE).touch()
+    with (directory / LOCK_FILE).open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        looking = threading.Timer(0.05, lambda: fcntl.flock(file, fcntl.LOCK_UN))
+        looking.start()
+        lock = SweepLock(directory)
+        lock.acquire()
+        looking.join()
+    assert is_locked(directory)
+    with pytest.raises(UserError, match="already running"):
+        SweepLock(directory).acquire()
+    lock.release()
 
 
 BAD_EVENTS = [

@@ -17,7 +17,7 @@ from trainables.checkpoint_files import checkpoint_path
 from trainables.config import PretrainConfig
 from trainables.data.profiling import raw_feature_matrix
 from trainables.data.reading import CheckedData, read_data
-from trainables.errors import CheckpointError
+from trainables.errors import CheckpointError, ConfigError
 from trainables.files import file_digest, new_directory
 from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
 from trainables.llm.location import check_heads, hidden_size, local_directory
@@ -63,6 +63,11 @@ class Migration:
 
 def plan_migration(file: EarlierFile, config: PretrainConfig, out: Path, say: Say) -> Migration:
     """Check that file, data and LLM fit, and account for everything in the file."""
+    if config.model.architecture != "gated_fusion":
+        raise ConfigError(
+            f"a checkpoint becomes a gated encoder, but `model.architecture` is "
+            f"{config.model.architecture}; leave that key out"
+        )
     data = read_data(config)
     directory = local_directory(config.model)
     size = hidden_size(directory) if directory else None  # of a hub id not cached here: unknown

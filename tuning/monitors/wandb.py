@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 from trainables.files import without_home
 from trainables.metrics import SERIES, scalars
-from tuning.record import GOOD, Event, SweepRecord
+from tuning.record import GOOD, Event, SweepRecord, TrialRecord
 
 ARCHITECTURE = "Deep Semantic + Gated Fusion"
 CLOSE_SECONDS = 60
@@ -48,10 +49,10 @@ class WandbProcess:
         run: str,
         group: str,
         config: Mapping[str, Any],
-        past: Sequence[Mapping[str, Any]] = (),
+        past: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Open a run, or go on with it; ``past`` are the epochs that other processes trained."""
-        epochs = [scalars(dict(metrics)) for metrics in past]
+        """Go on with a run, or open one; with ``past``, its epochs so far, always a new one."""
+        epochs = None if past is None else [scalars(dict(metrics)) for metrics in past]
         self._send(
             {"do": "start", "run": run, "group": group, "config": dict(config), "past": epochs}
         )
@@ -104,7 +105,11 @@ def run_config(
 
 
 class WandbMonitor:
-    """One run per trial, grouped by sweep; a resumed trial's has the epochs before, too."""
+    """One run per trial, grouped by sweep.
+
+    A trial that goes back, to another process's epochs or to another trial's weights, gets a new
+    run with the epochs before: W&B takes no step twice.
+    """
 
     def __init__(
         self,
@@ -119,25 +124,27 @@ class WandbMonitor:
         self._sweep = sweep
         self._config = config
         self._shape = (num_tools, hidden_size)
-        self._open: set[str] = set()
+        self._steps: dict[str, int] = {}  # the last one that each open run has
 
     def on_event(self, record: SweepRecord, event: Event, report: dict[str, Any]) -> None:
         trial_id = event.get("trial_id", "")
         match event["event"]:
             case "start":
-                trial = record.trials[trial_id]
-                past = [] if trial_id in self._open else sorted(trial.reports.items())
-                self._open.add(trial_id)
-                self._process.start(
-                    trial_id,
-                    self._sweep,
-                    run_config(self._config, *self._shape, trial.params),
-                    [metrics for _, metrics in past],
-                )
+                self._start(record.trials[trial_id], anew=trial_id not in self._steps)
             case "epoch":
+                if report["step"] <= self._steps[trial_id]:
+                    self._start(record.trials[trial_id], anew=True, until=report["epoch"])
                 self._process.log(trial_id, report)
+                self._steps[trial_id] = report["step"]
             case "end":
                 self._process.finish(trial_id, record.trials[trial_id].described_status)
+
+    def _start(self, trial: TrialRecord, *, anew: bool, until: float = math.inf) -> None:
+        past = [trial.reports[epoch] for epoch in sorted(trial.reports) if epoch < until]
+        config = run_config(self._config, *self._shape, trial.params)
+        self._process.start(trial.trial_id, self._sweep, config, past if anew else None)
+        if anew:
+            self._steps[trial.trial_id] = past[-1]["step"] if past else 0
 
     def close(self) -> None:
         self._process.close()

@@ -44,11 +44,12 @@ class Runs:
     def obey(self, command: dict[str, Any]) -> None:
         name = command["run"]
         match command["do"]:
-            case "start" if name in self._runs:  # it was paused, or its process died
+            case "start" if name in self._runs and command["past"] is None:
                 self._runs[name].config.update(command["config"], allow_val_change=True)
             case "start":
+                self._finish(name, 1)
                 self._runs[name] = self._open(name, command["group"], command["config"])
-                for epoch in command["past"]:  # offline runs of other processes cannot go on
+                for epoch in command["past"] or ():
                     self._log(name, {}, epoch)
             case "log":
                 self._log(name, command["series"], command["epoch"])
