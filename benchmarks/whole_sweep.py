@@ -1,6 +1,6 @@
 """A whole sweep in packed execution against the same trials in other ways, on the CPU cores.
 
-python -m benchmarks.whole_sweep [--repeats 2] [--trials 64] [--trials-slow 16] [--json FILE]
+python -m benchmarks.whole_sweep [--repeats 2] [--trials 64] [--trials-slow 16] [--only NAME ...]
 
 Every sweep has a fresh interpreter, one after the other, all of them in each repeat. A trial is
 the project's own training loop everywhere, of 60 steps of batch 16 in 4 epochs, with an evaluation
@@ -188,6 +188,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=60, help="optimiser steps of a trial")
     parser.add_argument("--execution", default=PACKED, help="of the project's own sweep")
     parser.add_argument("--reuse", action="store_true", help="also with Tune's reuse_actors")
+    text = "these beside the packed one, by their names in the table; default: all"
+    parser.add_argument("--only", nargs="*", metavar="NAME", help=text)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -195,6 +197,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         workload = prepare(Path(directory) / "workload", options.steps)
         rivals = contestants(workload, options.execution, options.reuse)
+        if options.only is not None:
+            rivals = {n: rival for n, rival in rivals.items() if n in (PACKED, *options.only)}
         for repeat in range(options.repeats):
             for name, rival in rivals.items():
                 out = Path(directory) / "out"
