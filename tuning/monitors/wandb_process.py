@@ -82,13 +82,10 @@ class Runs:
 
     def _log(self, name: str, series: dict[str, list[float]], epoch: dict[str, Any]) -> None:
         run = self._runs[name]
-        last = epoch["step"]
-        rows = [
-            dict(zip(series, values, strict=True)) for values in zip(*series.values(), strict=True)
-        ]
-        rows = rows or [{}]
+        steps = zip(*series.values(), strict=True)
+        rows = [dict(zip(series, values, strict=True)) for values in steps] or [{}]
         rows[-1] = {**epoch, **rows[-1]}
-        for step, row in enumerate(rows, start=last - len(rows) + 1):
+        for step, row in enumerate(rows, start=epoch["step"] - len(rows) + 1):
             run.log(row, step=step)
 
     def _finish(self, name: str, exit_code: int) -> None:
