@@ -41,6 +41,8 @@ SERIES = {
     "series_gate_alpha": "gate_alpha",
     "series_learning_rate": "learning_rate",
 }
+# The epochs before another run's weights were taken over; with the first report after it.
+LINEAGE = "lineage"
 
 
 def scalars(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from trainables.assignment import CRASHED, LANES_IN_TURN, Assignment, Link
-from trainables.checkpoint import load_checkpoint, save_beside
+from trainables.checkpoint import save_beside
 from trainables.config import PretrainConfig
 from trainables.diagnosis import Finding
 from trainables.errors import OutOfMemoryError, TrialEndedError
@@ -152,9 +152,7 @@ class Lanes:
         set_determinism(assignment.config.training.deterministic, self._inputs.device)
         pretraining = Pretraining(assignment.config, self._inputs, self._llm)
         if assignment.checkpoint is not None:
-            pretraining.history = load_checkpoint(
-                Path(assignment.checkpoint), pretraining.run, inherited=assignment.inherited
-            )
+            pretraining.resume(Path(assignment.checkpoint), inherited=assignment.inherited)
         lane = Lane(key, Path(assignment.directory), state, step, pretraining)
         self._lanes[key] = lane
         lane.run.begin_epoch()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -15,13 +16,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainables.checkpoint import load_checkpoint
 from trainables.config import PretrainConfig, TrainingConfig
 from trainables.data.dataset import SharedInputs
 from trainables.data.templates import parse
 from trainables.diagnosis import GATE_STUCK, diagnose
 from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError
 from trainables.llm.frozen import FrozenLLM, free_device_memory
-from trainables.metrics import scalars
+from trainables.metrics import LINEAGE, scalars
 from trainables.models.encoder import evaluating
 from trainables.models.features import FIGURES
 from trainables.run import Batch, DeviceInputs, Run
@@ -168,10 +170,16 @@ class Pretraining:
             self.run = Run(config, inputs)
         self.history: list[Report] = []
         self.on_step: Callable[[Run], None] = lambda run: None
+        self._lineage: list[Report] = []
 
     @property
     def finished(self) -> bool:
         return self.run.epoch >= self.run.config.training.num_epochs
+
+    def resume(self, checkpoint: Path, *, inherited: bool = False) -> None:
+        """Go on from a checkpoint, another run's if ``inherited``; see ``load_checkpoint``."""
+        self.history = load_checkpoint(checkpoint, self.run, inherited=inherited)
+        self._lineage = list(self.history) if inherited else []
 
     def reports(self) -> Iterator[Report]:
         """Train epoch by epoch; every report has the keys of ``metrics`` and the step series.
@@ -211,6 +219,8 @@ class Pretraining:
             if finding.id == GATE_STUCK and config.stop_stuck_gates and not finished:
                 report.update(outcome=GateStuckError.status, message=finding.text)
         report["last"] = report["outcome"] != "running"
+        if self._lineage:
+            report[LINEAGE], self._lineage = self._lineage, []
         return report
 
     def _evaluated(self) -> Report:

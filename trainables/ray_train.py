@@ -73,7 +73,6 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     began = time.perf_counter()
     import torch
 
-    from trainables.checkpoint import load_checkpoint
     from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
     from trainables.pretraining import Pretraining, Shard, out_of_memory_named
 
@@ -90,9 +89,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
             pretraining = Pretraining(config, get_inputs(settings.inputs), llm, shard)
             with _starting_point(settings) as directory:
                 if directory is not None:
-                    pretraining.history = load_checkpoint(
-                        directory, pretraining.run, inherited=settings.inherited
-                    )
+                    pretraining.resume(directory, inherited=settings.inherited)
         late = lateness(config, began, [], device.type == "cuda")
         for report in pretraining.reports():
             report["findings"] += [asdict(late)] if late else []

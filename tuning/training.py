@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from trainables.checkpoint import load_checkpoint, save_checkpoint
+from trainables.checkpoint import save_checkpoint
 from trainables.checkpoint_files import (
     best_checkpoint,
     checkpoint_path,
@@ -77,7 +77,7 @@ def train(
     _describe_texts(inputs)
     _describe_optimisation(pretraining.run, llm, workers)
     if starting_point is not None:
-        pretraining.history = load_checkpoint(starting_point, pretraining.run)
+        pretraining.resume(starting_point)
         print(f"      going on from {starting_point}")
     print(f"[5/5] Training, checkpoints in {out}", flush=True)
     done = pretraining.run.epoch

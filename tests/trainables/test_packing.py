@@ -19,6 +19,7 @@ from trainables.data.dataset import SharedInputs
 from trainables.diagnosis import Finding
 from trainables.llm.frozen import FrozenLLM
 from trainables.memory import Footprint, free_bytes
+from trainables.metrics import LINEAGE
 from trainables.packing import Lanes, plan_lanes, serve
 from trainables.pretraining import Pretraining, Report
 from trainables.run import DeviceInputs
@@ -208,6 +209,27 @@ def test_a_run_takes_over_the_weights_of_another_with_other_hyperparameters(
     load_checkpoint(Path(first["checkpoint"]), heir, inherited=True)
     assert heir.encoder.get_gate_value() == first["gate_alpha"]
     assert (heir.epoch, heir.config.training.learning_rate) == (1, 0.005)
+
+
+def test_the_first_report_after_a_take_over_has_the_epochs_before(
+    make_config: ConfigMaker, device_inputs: DeviceInputs, llm: FrozenLLM, tmp_path: Path
+) -> None:
+    config = make_config(training__num_epochs=4)
+    lanes = make_lanes(llm, device_inputs)
+    donor = drive(lanes, {"x": config}, tmp_path, lambda key, report: report["epoch"] < 2)["x"]
+    heir = make_config(training__num_epochs=4, training__learning_rate=0.005)
+    (tmp_path / "y").mkdir()
+    last = donor[-1]["checkpoint"]
+    lanes.assign("y", Assignment(heir, str(tmp_path / "y"), last, inherited=True))
+    found: list[Report] = []
+    while lanes.busy:
+        for key, report in lanes.work():
+            found.append(report)
+            lanes.go_on(key)
+    assert [report["epoch"] for report in found] == [3, 4]
+    lineage = found[0][LINEAGE]
+    assert [row["val_loss"] for row in lineage] == [report["val_loss"] for report in donor]
+    assert LINEAGE not in found[1], "told once"
 
 
 def test_a_checkpoint_never_replaces_one_of_the_same_epoch(

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.tuning.test_store import EVENTS
-from trainables.metrics import METRICS
+from tests.tuning.test_store import EVENTS, write_sweep
+from trainables.metrics import LINEAGE, METRICS
+from tuning.monitors.callback import SweepCallback
 from tuning.monitors.table import TableMonitor, duration
 from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor, WandbProcess
 from tuning.record import SweepRecord
+from tuning.store import EventLog, read_sweep
 
 
 def play(monitor: Any, events: list[dict[str, Any]], reports: dict[int, dict[str, Any]]) -> None:
@@ -176,6 +178,37 @@ def test_a_trial_that_takes_over_older_weights_gets_a_run_of_its_own(
     play(WandbMonitor(tmp_path, "project", "mine", {}, 7, 128), events, reports)
     seen = [columns(rows)["epoch"] for _, rows in offline_runs(tmp_path)]
     assert sorted(seen) == [[1, 2, 3], [1, 2, 3]]
+
+
+class TuneTrial:
+    """As much of Ray Tune's trial as a callback asks for."""
+
+    config = TRIAL
+
+    def __str__(self) -> str:
+        return "trial_0000"
+
+
+@pytest.mark.timeout(120)
+def test_a_trial_that_takes_over_weights_ahead_of_its_own_has_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    directory = write_sweep(tmp_path, events=[TRIAL])
+    callback = SweepCallback(read_sweep(directory), EventLog(directory), directory)
+    callback.watch([WandbMonitor(tmp_path / "runs", "project", "mine", {}, 7, 128)])
+    trial: Any = TuneTrial()
+    other = [{**epoch_event(number)[0]["metrics"], "val_loss": 0.1} for number in range(1, 4)]
+    callback.on_trial_start(0, [], trial)
+    for number, lineage in ((1, []), (4, other), (5, [])):
+        report = {**epoch_event(number)[1], "outcome": "running", LINEAGE: lineage}
+        callback.on_trial_result(0, [], trial, report)
+        assert LINEAGE not in report, "Tune would write it with every snapshot"
+    callback.close()
+    (told,) = read_sweep(directory).trials.values()
+    assert [row["epoch"] for row in told.history] == [1, 2, 3, 4, 5]
+    assert [row["val_loss"] for row in told.history] == [0.5, 0.1, 0.1, 0.125, 0.1], "its own first"
+    assert columns(offline_rows(tmp_path / "runs")[1])["epoch"] == [1, 2, 3, 4, 5]
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 
 from trainables.checkpoint_files import remove_checkpoints
 from trainables.files import without_home
-from trainables.metrics import SERIES, scalars
+from trainables.metrics import LINEAGE, SERIES, scalars
 from tuning.monitors.base import Monitor
 from tuning.record import GOOD, Event, SweepRecord, TrialRecord
 from tuning.schedulers import TIME_ATTRIBUTE, WITH_EPOCH
@@ -87,11 +87,20 @@ class SweepCallback(Callback):
         if first_step_at is not None and self._record.trials[_trial_id(trial)].waited is None:
             waited = round(first_step_at - trial.config["requested"], 4)
             self.tell("first_step", _trial_id(trial), at=first_step_at, waited=waited)
+        self._fill_gap(_trial_id(trial), result.pop(LINEAGE, []), result[TIME_ATTRIBUTE])
         found = result.get("findings")
         more = {"findings": found} if found else {}
         self.tell("epoch", _trial_id(trial), report=dict(result), metrics=scalars(result), **more)
         for key in (*SERIES, "findings"):  # Tune would write them with every snapshot
             result.pop(key, None)
+
+    def _fill_gap(self, trial_id: str, lineage: list[dict[str, Any]], epoch: int) -> None:
+        """A trial that took over weights ahead of its own has their epochs between the two."""
+        own = self._record.trials[trial_id].reports
+        known = {row["epoch"]: row for row in lineage} | own
+        history = [scalars(known[e]) for e in sorted(known) if e < epoch]
+        if len(history) > sum(e < epoch for e in own):
+            self.tell("history", trial_id, history=history)
 
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any

@@ -136,6 +136,11 @@ class WandbMonitor:
                     self._start(record.trials[trial_id], anew=True, until=report["epoch"])
                 self._process.log(trial_id, report)
                 self._steps[trial_id] = report["step"]
+            case "history" if trial_id in self._steps:  # epochs of weights that it took over
+                for metrics in event["history"]:
+                    if metrics["step"] > self._steps[trial_id]:
+                        self._process.log(trial_id, metrics)
+                        self._steps[trial_id] = metrics["step"]
             case "end":
                 self._process.finish(trial_id, record.trials[trial_id].described_status)
 
