@@ -26,10 +26,15 @@ Say = Callable[[str], None]
 
 
 def embed_tools(
-    llm: FrozenLLM, config: PretrainConfig, tools: Sequence[Tool], say: Say
+    llm: FrozenLLM,
+    config: PretrainConfig,
+    tools: Sequence[Tool],
+    say: Say,
+    interrupt: Callable[[], None] = lambda: None,
 ) -> npt.NDArray[np.float32]:
-    """The tools' semantic embeddings [T, D], from the cache or by one padded forward pass.
+    """The tools' semantic embeddings [T, D], from the cache or by padded forward passes.
 
+    ``interrupt`` is called before each of these, and may raise.
     The cache is content-addressed by LLM weights, precision and prompts, so that it never
     answers for another model or another description.
     """
@@ -38,7 +43,7 @@ def embed_tools(
     states = _cached(path, len(tools), llm.hidden_size) if path else None
     source = "cache" if states is not None else "LLM"
     if states is None:
-        states = llm.last_token_states(prompts)
+        states = llm.last_token_states(prompts, interrupt)
         if path:
             keep_if_possible(path, lambda aside: save_file({"tool_embeddings": states}, aside))
     for number, tool in enumerate(tools, start=1):

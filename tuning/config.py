@@ -147,7 +147,9 @@ class PackedExecution(Section):
 
     type: Literal["packed"] = "packed"
     hosts: Count = Field(
-        "auto", description="Processes that train; auto: one per GPU, or per core without GPUs."
+        "auto",
+        description="Processes that train; auto: one per GPU, or per core without GPUs. On a "
+        "cluster that was there before, the most that it may have when it grows.",
     )
     lanes: Count = Field(
         "auto", description="Trials at a time on a host; auto: by the memory that one needs."

@@ -73,7 +73,7 @@ def open_execution(
                 ) as execution:
                     yield execution
             case DedicatedExecution() as dedicated:
-                yield _dedicated(directory, config, dedicated, train, cluster, say)
+                yield _dedicated(directory, config, dedicated, train, cluster, say, interrupt)
     finally:
         shutil.rmtree(directory / TRAIN_RUNS_DIR, ignore_errors=True)
 
@@ -89,7 +89,8 @@ def _packed(
     interrupt: Callable[[], None],
 ) -> Iterator[Execution]:
     hosts = cluster.slots if packed.hosts == "auto" else packed.hosts
-    check_slots(cluster, hosts, "execution.hosts")
+    # Of a joined cluster the fleet takes what there is, and more when it grows.
+    check_slots(cluster, 1 if cluster.joined else hosts, "execution.hosts")
     most = min(config.max_concurrent or config.num_trials, config.num_trials)
     hosts = min(hosts, most)
     known = LANES_IN_TURN if packed.lanes == "auto" and not cluster.has_gpu else packed.lanes
@@ -122,6 +123,8 @@ def _packed(
         concurrent = min(lanes, most)
         each = f"{lanes // hosts} lanes each, {why}"
         say(f"      {hosts} hosts, {concurrent} trials at a time: {each}")
+        if hosts > cluster.slots:
+            say(f"      {cluster.slots} of the hosts now, the others when the cluster grows")
         yield Execution(
             tune.with_parameters(PackedTrial, settings=PackedSettings(train, settings.switchboard)),
             # Until the hosts are up, more would only take the cores that these need to start.
@@ -145,6 +148,7 @@ def _dedicated(
     train: PretrainConfig,
     cluster: Cluster,
     say: Say,
+    interrupt: Callable[[], None],
 ) -> Execution:
     from tuning.trial import DedicatedTrial, TrialSettings
 
@@ -152,7 +156,7 @@ def _dedicated(
     check_slots(cluster, workers, "execution.workers_per_trial")
     fits = cluster.slots // workers
     concurrent = min(fits, config.max_concurrent or fits, config.num_trials)
-    inputs = prepared_inputs(train, cluster.has_gpu, say)
+    inputs = prepared_inputs(train, cluster.has_gpu, say, interrupt)
     _check_heads(config, train, inputs)
     say(f"      {concurrent} trials at a time, {workers} Ray Train workers each")
     settings = TrialSettings(
@@ -164,8 +168,13 @@ def _dedicated(
     )
 
 
-def prepared_inputs(train: PretrainConfig, on_gpu: bool, say: Say) -> SharedInputs:
-    """The shared inputs from the cache, or prepared here by the LLM."""
+def prepared_inputs(
+    train: PretrainConfig, on_gpu: bool, say: Say, interrupt: Callable[[], None] = lambda: None
+) -> SharedInputs:
+    """The shared inputs from the cache, or prepared here by the LLM.
+
+    ``interrupt`` is called now and then, and may raise.
+    """
     inputs = find_inputs(train, on_gpu)
     if inputs is not None:
         _describe(inputs, "from the cache", say)
@@ -177,7 +186,9 @@ def prepared_inputs(train: PretrainConfig, on_gpu: bool, say: Say) -> SharedInpu
     data = read_data(train)
     device = select_device()
     llm = FrozenLLM.load(train.model, device, select_dtype(train.training.precision, device))
-    inputs = prepare_inputs(llm, data, embed_tools(llm, train, data.tools, say))
+    embeddings = embed_tools(llm, train, data.tools, say, interrupt)
+    interrupt()
+    inputs = prepare_inputs(llm, data, embeddings)
     del llm
     free_device_memory()
     keep_inputs(inputs, train, on_gpu)

@@ -13,7 +13,7 @@ from trainables.config import EMBEDDED_DIR
 from trainables.data.dataset import SharedInputs
 from trainables.data.reading import read_data
 from trainables.errors import DataError, LLMError
-from trainables.llm.frozen import FrozenLLM
+from trainables.llm.frozen import PROMPTS_PER_PASS, FrozenLLM
 from trainables.llm.location import llm_fingerprint
 from trainables.preparation import embed_tools, prepare_inputs
 from trainables.pretraining import Pretraining
@@ -61,6 +61,18 @@ def test_tool_states_do_not_depend_on_the_batch(llm: FrozenLLM) -> None:
     ids = llm.tokenizer(prompts[0], return_tensors="pt")["input_ids"]
     by_hand = llm.model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
     torch.testing.assert_close(together[0], by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_reading_many_tools_can_be_interrupted(llm: FrozenLLM) -> None:
+    passes: list[int] = []
+
+    def interrupt() -> None:
+        passes.append(1)
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        llm.last_token_states(["Tool: a"] * (PROMPTS_PER_PASS + 1), interrupt)
 
 
 @pytest.mark.parametrize(

@@ -168,12 +168,10 @@ def test_stuck_gates_end_alike_in_both_executions(workplace: Path) -> None:
 def test_a_host_that_cannot_use_its_input_ends_the_sweep_with_one_line(workplace: Path) -> None:
     weights = workplace / "llm" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    began = time.monotonic()
     process = start(workplace, *LAUNCH, "broken")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2, out + err
     assert err.startswith("error: ")
     assert "no causal LM could be loaded" in err
     assert "Traceback" not in err
-    assert time.monotonic() - began < 90
     assert not (workplace / "sweeps" / "broken").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,16 @@ class FrozenLLM:
         return tokenizer
 
     @torch.no_grad()
-    def last_token_states(self, prompts: Sequence[str]) -> Tensor:
-        """The last layer's state at each prompt's last real token, float32 [len(prompts), D]."""
+    def last_token_states(
+        self, prompts: Sequence[str], interrupt: Callable[[], None] = lambda: None
+    ) -> Tensor:
+        """The last layer's state at each prompt's last real token, float32 [len(prompts), D].
+
+        ``interrupt`` is called before each pass, and may raise.
+        """
         states = []
         for start in range(0, len(prompts), PROMPTS_PER_PASS):
+            interrupt()
             texts = list(prompts[start : start + PROMPTS_PER_PASS])
             batch = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
             mask = batch["attention_mask"]

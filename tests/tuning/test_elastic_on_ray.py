@@ -1,0 +1,68 @@
+"""A fleet on a cluster that others have started takes the machines that join it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tuning.test_packed_on_ray import LAUNCH, events, processes_of
+from tests.tuning.test_sweep_on_ray import (
+    answer,
+    run,
+    start,
+    stop_ray,
+    wait_for_line,
+    workplace,
+)
+
+__all__ = ["workplace"]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+RAY = Path(sys.executable).with_name("ray")
+WAIT_SECONDS = 240  # Ray Train looks for new machines once a minute
+
+
+def start_node(*arguments: str) -> None:
+    command = [str(RAY), "start", *arguments, "--num-cpus", "1"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def cluster(workplace: Path) -> Iterator[None]:
+    start_node("--head", "--port", "0")
+    yield
+    stop_ray()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_machine_that_joins_the_cluster_gets_a_host(workplace: Path) -> None:
+    forever = ("--num_trials", "4", "--num_epochs", "100000", "--set", "execution.hosts=2")
+    process = start(workplace, *LAUNCH, "grows", *forever)
+    wait_for_line(process, "1 of the hosts now, the others when the cluster grows")
+    wait_for_line(process, r"epoch 2/")
+    assert len(processes_of("RayTrainWorker")) == 1
+    start_node("--address", "auto")
+    end = time.monotonic() + WAIT_SECONDS
+    while len(processes_of("RayTrainWorker")) < 2:
+        assert time.monotonic() < end, "no second host"
+        time.sleep(0.5)
+    before = len(events(workplace, "grows", "epoch"))
+    while len(events(workplace, "grows", "epoch")) < before + 40:
+        assert time.monotonic() < end, "nothing trains on the two"
+        time.sleep(0.5)
+    assert len(processes_of("RayTrainWorker")) == 2
+    run(workplace, "stop", "grows")
+    out, err = process.communicate(timeout=60)
+    assert "stopped by `stop`" in out, out + err
+    told = [(e["trial_id"], e["metrics"]["epoch"]) for e in events(workplace, "grows", "epoch")]
+    assert len(told) == len(set(told)), "no epoch is told twice"
+    for trial in answer(workplace, "trials", "grows"):
+        epochs = [row["epoch"] for row in trial["history"]]
+        assert epochs == list(range(1, len(epochs) + 1))
