@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import find
+from hypothesis import find, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -32,6 +32,8 @@ from trainables.llm.frozen import FrozenLLM
 from trainables.preparation import prepare_inputs
 
 CPU = torch.device("cpu")
+settings.register_profile("steady", deadline=None, derandomize=True)  # machines are busy at times
+settings.load_profile("steady")
 TOOLS = [
     {"name": "grep_logs", "description": "Searches log files for a pattern."},
     {"name": "zip folder", "description": "Compresses a folder."},

@@ -74,7 +74,8 @@ def checkpoints(parent: Path) -> list[Path]:
     """The checkpoints below a directory, oldest first."""
     if not parent.is_dir():
         return []
-    return sorted(p for p in parent.iterdir() if p.is_dir() and NAME.fullmatch(p.name))
+    found = (p for p in parent.iterdir() if p.is_dir() and NAME.fullmatch(p.name))
+    return sorted(found, key=lambda path: [int(part) for part in path.name.split("_")[1:]])
 
 
 def newest_whole(parent: Path) -> Path:

@@ -31,6 +31,8 @@ def free_bytes(device: torch.device) -> int:
     try:
         limit = int((CGROUP / "memory.max").read_text())
         used = int((CGROUP / "memory.current").read_text())
+        statistics = dict(map(str.split, (CGROUP / "memory.stat").read_text().splitlines()))
+        used -= int(statistics.get("inactive_file", 0))  # read files that can be forgotten
     except (OSError, ValueError):  # no container, or one without a limit
         return machine
     return min(machine, limit - used)

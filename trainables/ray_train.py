@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +181,8 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     settings: HostSettings = loop_config["settings"]
     device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
     if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     link = SwitchboardLink(settings.switchboard)
     context = ray.train.get_context()
     try:

@@ -24,6 +24,7 @@ from tuning.config import (
 from tuning.record import Event
 from tuning.store import (
     CONFIG_FILE,
+    STOP_FILE,
     EventLog,
     SweepLock,
     now,
@@ -171,6 +172,7 @@ def locked(directory: Path) -> Any:
     lock = SweepLock(directory)
     lock.acquire()
     try:
+        (directory / STOP_FILE).unlink(missing_ok=True)  # of a sweep that had ended by itself
         yield
     except OSError as error:
         path = Path(os.fsdecode(error.filename2 or error.filename or ""))

@@ -47,7 +47,6 @@ class StopRequests:
 
     def __init__(self, directory: Path, seconds: float | None) -> None:
         self._file = directory / STOP_FILE
-        self._file.unlink(missing_ok=True)
         self._deadline = time.monotonic() + seconds if seconds is not None else None
         self._signal: int | None = None
         self._between_events = False

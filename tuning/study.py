@@ -56,7 +56,8 @@ def freeze(
             if epoch <= until and record.metric in metrics
         }
         bad = trial.status in BAD
-        over = trial.ended is not None and trial.epoch + bad <= until
+        # What ended it came after its last report.
+        over = trial.ended is not None and trial.epoch + (bad or trial.status == "failed") <= until
         state, value = TrialState.PRUNED, None
         if not over:
             state = TrialState.PRUNED if seen and until < math.inf else TrialState.RUNNING

@@ -90,6 +90,7 @@ def test_a_short_initialisation_is_not_announced_and_a_long_one_is_late(
 ) -> None:
     config = make_config()
     assert announcement(expected_initialisation(config, [], on_gpu=False), "hub") is None
+    monkeypatch.setattr("trainables.initialisation.cpu_rate", lambda: 1e10)
     monkeypatch.setattr("trainables.initialisation.time.perf_counter", lambda: 100.0)
     assert lateness(config, 95.0, [], on_gpu=False) is None
     late = lateness(config, 0.0, ["Tool: a"], on_gpu=False)

@@ -112,7 +112,10 @@ def test_logits_that_are_scaled_after_the_head_are_respected(tmp_path: Path) -> 
     torch.testing.assert_close(losses.sum(), naive_loss(llm, soft[0], tokens[0]))
 
 
-def test_an_id_that_cannot_be_had_says_how_to_get_it(make_config: ConfigMaker) -> None:
+def test_an_id_that_cannot_be_had_says_how_to_get_it(
+    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     config = make_config(model__llm_model="nobody/no-such-model")
     with pytest.raises(LLMError, match="hf download nobody/no-such-model --cache-dir"):
         FrozenLLM.load(config.model, CPU, torch.float32)
@@ -121,6 +124,7 @@ def test_an_id_that_cannot_be_had_says_how_to_get_it(make_config: ConfigMaker) -
 def test_a_hub_cache_is_found_without_a_network(
     tmp_path: Path, make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     commit = "0" * 40
     repository = tmp_path / "cache" / "models--someone--tiny"
     write_llm(repository / "snapshots" / commit)

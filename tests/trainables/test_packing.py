@@ -13,7 +13,7 @@ import torch
 from tests.conftest import ConfigMaker
 from trainables.assignment import CRASHED, Assignment, Command
 from trainables.checkpoint import load_checkpoint
-from trainables.checkpoint_files import read_meta
+from trainables.checkpoint_files import checkpoints, read_meta
 from trainables.config import PretrainConfig
 from trainables.data.dataset import SharedInputs
 from trainables.diagnosis import Finding
@@ -370,3 +370,20 @@ def test_a_late_initialisation_is_told_with_the_first_report_alone(
     found = drive(lanes, {"a": make_config(), "b": make_config(training__seed=1)}, tmp_path)
     told = [f["id"] for reports in found.values() for r in reports for f in r["findings"]]
     assert told.count("slow_initialisation") == 1
+
+
+def test_read_files_do_not_count_as_taken_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.memory.CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    (tmp_path / "memory.current").write_text(f"{2**30}\n")
+    (tmp_path / "memory.stat").write_text(f"anon {2**28}\ninactive_file {2**29}\n")
+    assert free_bytes(torch.device("cpu")) == 2**29
+
+
+def test_of_one_epoch_the_checkpoint_made_last_is_the_newest(tmp_path: Path) -> None:
+    names = ["checkpoint_000001", *(f"checkpoint_000001_{i}" for i in range(1, 12))]
+    for name in sorted(names):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in checkpoints(tmp_path)] == names

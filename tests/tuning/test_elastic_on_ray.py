@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuning.test_packed_on_ray import LAUNCH, events, processes_of
+from tests.tuning.test_packed_on_ray import LAUNCH, events
 from tests.tuning.test_sweep_on_ray import (
     answer,
+    processes_of,
     run,
     start,
     stop_ray,
-    wait_for_line,
     workplace,
 )
 
@@ -46,8 +46,8 @@ def cluster(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_machine_that_joins_the_cluster_gets_a_host(workplace: Path) -> None:
     forever = ("--num_trials", "4", "--num_epochs", "100000", "--set", "execution.hosts=2")
     process = start(workplace, *LAUNCH, "grows", *forever)
-    wait_for_line(process, "1 of the hosts now, the others when the cluster grows")
-    wait_for_line(process, r"epoch 2/")
+    process.wait_for_line("1 of the hosts now, the others when the cluster grows")
+    process.wait_for_line(r"epoch 2/")
     assert len(processes_of("RayTrainWorker")) == 1
     start_node("--address", "auto")
     end = time.monotonic() + WAIT_SECONDS
@@ -60,7 +60,7 @@ def test_a_machine_that_joins_the_cluster_gets_a_host(workplace: Path) -> None:
         time.sleep(0.5)
     assert len(processes_of("RayTrainWorker")) == 2
     run(workplace, "stop", "grows")
-    out, err = process.communicate(timeout=60)
+    out, err = process.finish(timeout=60)
     assert "stopped by `stop`" in out, out + err
     told = [(e["trial_id"], e["metrics"]["epoch"]) for e in events(workplace, "grows", "epoch")]
     assert len(told) == len(set(told)), "no epoch is told twice"

@@ -11,7 +11,7 @@ from tests.fuzz.__main__ import fuzz
 from tests.fuzz.inputs import KINDS
 from tests.fuzz.outcome import Workbench, limited
 
-EXAMPLES = 12
+EXAMPLES = 30
 
 
 @pytest.mark.usefixtures("character_tables")

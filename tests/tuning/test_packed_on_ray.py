@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from tests.tuning.test_sweep_on_ray import answer, run, start, wait_for_line, workplace
+from tests.tuning.test_sweep_on_ray import (
+    answer,
+    hosts_paused,
+    processes_of,
+    run,
+    start,
+    workplace,
+)
 
 __all__ = ["workplace"]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -24,29 +31,14 @@ def events(workplace: Path, name: str, kind: str) -> list[dict[str, Any]]:
     return [e for e in map(json.loads, lines) if e["event"] == kind]
 
 
-def processes_of(title: str) -> list[int]:
-    """Processes of this test's cluster whose title says what they are."""
-    mark = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if title.encode() in (entry / "cmdline").read_bytes() and (
-                mark in (entry / "environ").read_bytes()
-            ):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-
 def test_a_killed_host_is_replaced_and_its_trials_go_on(workplace: Path) -> None:
-    longer = ("--num_trials", "4", "--num_epochs", "40")
+    longer = ("--num_trials", "4", "--num_epochs", "40", "--set", "execution.hosts=2")
     process = start(workplace, *LAUNCH, "hit", *longer)
-    wait_for_line(process, r"trial_0000 epoch 4/")
+    process.wait_for_line(r"trial_0000 epoch 4/")
     hosts = processes_of("RayTrainWorker")
-    assert len(hosts) == 2, "a core, a host"
+    assert len(hosts) == 2
     os.kill(hosts[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=300)
+    out, err = process.finish(timeout=300)
     assert process.returncode == 0, out + err
     told = [(e["trial_id"], e["metrics"]["epoch"]) for e in events(workplace, "hit", "epoch")]
     assert sorted(told) == sorted(set(told)), "no epoch is told twice"
@@ -70,12 +62,11 @@ def test_a_bad_trial_of_a_population_takes_over_a_good_ones_weights(workplace: P
         "--set", "search={type: random, seed: 3}",
         "--set", "scheduler={type: pbt, interval_epochs: 3}",
     )  # fmt: skip
-    wait_for_line(process, r"epoch 1/")
+    process.wait_for_line(r"epoch 1/")
     for host in processes_of("RayTrainWorker"):  # some trials fall behind, so that others are ahead
-        os.kill(host, signal.SIGSTOP)
-        time.sleep(3)
-        os.kill(host, signal.SIGCONT)
-    out, err = process.communicate(timeout=300)
+        with hosts_paused([host]):
+            time.sleep(3)
+    out, err = process.finish(timeout=300)
     assert process.returncode == 0, out + err
     trials = {t["trial_id"]: t for t in answer(workplace, "trials", "pbt")}
     assert {t["status"] for t in trials.values()} == {"finished"}
@@ -169,7 +160,7 @@ def test_a_host_that_cannot_use_its_input_ends_the_sweep_with_one_line(workplace
     weights = workplace / "llm" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     process = start(workplace, *LAUNCH, "broken")
-    out, err = process.communicate(timeout=120)
+    out, err = process.finish(timeout=120)
     assert process.returncode == 2, out + err
     assert err.startswith("error: ")
     assert "no causal LM could be loaded" in err

@@ -57,6 +57,16 @@ def frozen(record: SweepRecord, until: float = math.inf) -> list[FrozenTrial]:
     return freeze(record, [(t, until) for t in record.ordered()], distributions(SPACE), {})
 
 
+def test_a_trial_that_fails_after_a_rung_looks_at_the_rung_as_it_did_before_it_failed() -> None:
+    before, after = make_record(), make_record()
+    tell(before, 0, [3.0, 2.0])
+    tell(after, 0, [3.0, 2.0], "failed")
+    (running,), (failed,) = frozen(before, until=2), frozen(after, until=2)
+    assert running.state == failed.state == TrialState.PRUNED
+    assert running.intermediate_values == failed.intermediate_values
+    assert frozen(after)[0].state == TrialState.FAIL
+
+
 def test_every_ending_is_told_as_what_it_was() -> None:
     record = make_record()
     tell(record, 0, [3.0, 2.0], "finished")

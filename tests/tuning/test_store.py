@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from trainables.errors import UserError
+from tuning.directory import locked
 from tuning.monitors.table import TimeLeft, summary_line, trial_table
 from tuning.reading import list_answer, status_answer, trials_answer
 from tuning.record import SweepRecord
+from tuning.stopping import StopRequests, SweepStopped
 from tuning.store import (
     EVENTS_FILE,
     LOCK_FILE,
+    STOP_FILE,
     EventLog,
     SweepLock,
     find_sweep,
@@ -284,3 +287,13 @@ def test_the_table_shows_running_trials_and_the_time_left() -> None:
     assert seconds >= 0
     line = summary_line(record, seconds)
     assert line.startswith("4/6 trials ended; best val_loss 2.0000 (trial_0000); about")
+
+
+def test_only_a_stop_that_is_older_than_the_sweeps_process_is_forgotten(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    (directory / STOP_FILE).touch()
+    with locked(directory):
+        assert not (directory / STOP_FILE).exists()
+        (directory / STOP_FILE).touch()  # while the sweep is being read
+        with pytest.raises(SweepStopped):
+            StopRequests(directory, None).check()

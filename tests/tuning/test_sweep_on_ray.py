@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,20 +72,52 @@ def stop_ray() -> None:
                 os.kill(int(entry.parent.name), signal.SIGKILL)
 
 
-def start(workplace: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(RUN_TUNE), *arguments],
-        cwd=workplace,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "WANDB_MODE": "offline"},
-    )
+class Command(subprocess.Popen[str]):
+    """Writes to files: a pipe that nobody reads would be full some day, and hold it up."""
+
+    def __init__(self, workplace: Path, arguments: Sequence[str]) -> None:
+        self._paths = [Path(tempfile.mkstemp(dir=workplace, suffix=s)[1]) for s in (".out", ".err")]
+        with self._paths[0].open("w") as out, self._paths[1].open("w") as err:
+            super().__init__(
+                [sys.executable, str(RUN_TUNE), *arguments],
+                cwd=workplace,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, "WANDB_MODE": "offline"},
+            )
+        self._seen = 0  # lines
+
+    def finish(self, timeout: float) -> tuple[str, str]:
+        """What it has said, once it has ended."""
+        self.wait(timeout)
+        out, err = (path.read_text() for path in self._paths)
+        return out, err
+
+    def wait_for_line(self, pattern: str) -> str:
+        """The next line that matches."""
+        while True:
+            ended = self.poll() is not None
+            lines = self._paths[0].read_text().splitlines(keepends=True)
+            for line in lines[self._seen :]:
+                if not line.endswith("\n") and not ended:
+                    break
+                self._seen += 1
+                if re.search(pattern, line):
+                    return line
+            else:
+                if ended:
+                    said = self._paths[1].read_text()
+                    raise AssertionError(f"no line matched {pattern}: {said}")
+            time.sleep(0.05)
+
+
+def start(workplace: Path, *arguments: str) -> Command:
+    return Command(workplace, arguments)
 
 
 def run(workplace: Path, *arguments: str) -> str:
     process = start(workplace, *arguments)
-    out, err = process.communicate(timeout=500)
+    out, err = process.finish(timeout=500)
     assert process.returncode == 0, out + err
     return out
 
@@ -94,19 +126,13 @@ def answer(workplace: Path, *arguments: str) -> Any:
     return json.loads(run(workplace, *arguments, "--json"))
 
 
-def wait_for_line(process: subprocess.Popen[str], pattern: str) -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if re.search(pattern, line):
-            return line
-    raise AssertionError(f"no line matched {pattern}: {process.stderr.read()}")  # type: ignore[union-attr]
-
-
 def gauge_lines() -> list[str]:
     """What the metrics endpoint of the running cluster's node says of this project."""
     (session,) = Path(os.environ["RAY_TMPDIR"]).rglob("session_latest")
     for _ in range(40):
-        services = json.loads((session / "prom_metrics_service_discovery.json").read_text() or "[]")
+        services = []
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # not written yet
+            services = json.loads((session / "prom_metrics_service_discovery.json").read_text())
         for target in (t for service in services for t in service["targets"]):
             try:  # Ray lists the ports of parts that do not listen yet, or never do
                 with urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as page:
@@ -119,20 +145,49 @@ def gauge_lines() -> list[str]:
     return []
 
 
+def processes_of(title: str) -> list[int]:
+    """Processes of this test's cluster whose title says what they are."""
+    mark = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if title.encode() in (entry / "cmdline").read_bytes() and (
+                mark in (entry / "environ").read_bytes()
+            ):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@contextlib.contextmanager
+def hosts_paused(hosts: Sequence[int] = ()) -> Iterator[None]:
+    """Nothing is trained in this block, by these hosts or by all."""
+    hosts = hosts or processes_of("RayTrainWorker")
+    for host in hosts:
+        os.kill(host, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for host in hosts:
+            os.kill(host, signal.SIGCONT)
+
+
 def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
     process = start(
         workplace, "launch", "--config", "sweep.yaml", "--name", "one", "--log_wandb",
         "--num_epochs", "100", "--set", "max_concurrent=1",  # Ray's gauges come some seconds late
     )  # fmt: skip
-    dashboard = wait_for_line(process, "dashboard http")
+    dashboard = process.wait_for_line("dashboard http")
     assert "ray get-auth-token`" in dashboard
-    wait_for_line(process, r"trial_0000 epoch 2/100")
-    gauges = gauge_lines()
-    assert answer(workplace, "status", "one")["state"] == "running"
+    process.wait_for_line(r"trial_0000 epoch 2/100")
+    with hosts_paused():  # however fast they are, the sweep is not over before Ray shows its gauges
+        gauges = gauge_lines()
+        assert answer(workplace, "status", "one")["state"] == "running"
     wanted = [g for g in gauges if g.startswith("ray_encoder_gate_alpha")]
     assert any('sweep="one"' in g and 'trial="trial_0000"' in g for g in wanted), gauges
     assert any(g.startswith("ray_encoder_finding") and 'finding="gate_stuck"' in g for g in gauges)
-    out, err = process.communicate(timeout=400)
+    out, err = process.finish(timeout=400)
     assert process.returncode == 0, out + err
     assert "Traceback" not in out + err
     status = answer(workplace, "status", "one")
@@ -166,10 +221,10 @@ def check_checkpoints(directory: Path, best: dict[str, Any]) -> None:
 def test_a_killed_sweep_goes_on_where_it_was(workplace: Path) -> None:
     one_at_a_time = ("--num_epochs", "30", "--set", "max_concurrent=1")
     process = start(workplace, "launch", "--config", "sweep.yaml", "--name", "cut", *one_at_a_time)
-    wait_for_line(process, r"trial_0000 finished")
-    time.sleep(3)  # one snapshot interval
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.wait_for_line(r"trial_0000 finished")
+    process.wait_for_line(r"trial_0001 epoch 3/")
+    process.kill()
+    process.wait()
     stop_ray()
     before = answer(workplace, "trials", "cut")
     assert answer(workplace, "status", "cut")["state"] == "interrupted"

@@ -37,10 +37,10 @@ def results(workplace: Path, name: str) -> list[tuple[str, Any, Any]]:
 def test_two_sweeps_share_a_cluster_and_a_third_of_one_name_is_refused(workplace: Path) -> None:
     both = [start(workplace, *LAUNCH, "one"), start(workplace, *LAUNCH, "two")]
     for process in both:
-        out, err = process.communicate(timeout=400)
+        out, err = process.finish(timeout=400)
         assert process.returncode == 0, out + err
     again = start(workplace, *LAUNCH, "one")
-    assert "the name `one` is already used" in again.communicate(timeout=60)[1]
+    assert "the name `one` is already used" in again.finish(timeout=60)[1]
     assert again.returncode == 2
     one, two = (results(workplace, name) for name in ("one", "two"))
     assert [status for status, _, _ in one] == ["finished"] * 3

@@ -170,6 +170,7 @@ def test_a_misspelt_module_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(300)
 def test_the_object_store_gives_back_what_was_put(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "object_store"]) == 0
     assert capsys.readouterr().out.startswith("✓ object_store")
