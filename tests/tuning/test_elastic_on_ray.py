@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,20 +14,14 @@ from tests.tuning.test_sweep_on_ray import (
     processes_of,
     run,
     start,
+    start_node,
     stop_ray,
     workplace,
 )
 
 __all__ = ["workplace"]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-RAY = Path(sys.executable).with_name("ray")
 WAIT_SECONDS = 240  # Ray Train looks for new machines once a minute
-
-
-def start_node(*arguments: str) -> None:
-    command = [str(RAY), "start", *arguments, "--num-cpus", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -37,7 +29,7 @@ def cluster(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(
         "RAY_AUTH_MODE", "disabled"
     )  # a second node would need the first one's token
-    start_node("--head", "--port", "0")
+    start_node(1, "--head", "--port", "0")
     yield
     stop_ray()
 
@@ -49,7 +41,7 @@ def test_a_machine_that_joins_the_cluster_gets_a_host(workplace: Path) -> None:
     process.wait_for_line("1 of the hosts now, the others when the cluster grows")
     process.wait_for_line(r"epoch 2/")
     assert len(processes_of("RayTrainWorker")) == 1
-    start_node("--address", "auto")
+    start_node(1, "--address", "auto")
     end = time.monotonic() + WAIT_SECONDS
     while len(processes_of("RayTrainWorker")) < 2:
         assert time.monotonic() < end, "no second host"

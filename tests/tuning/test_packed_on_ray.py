@@ -160,7 +160,7 @@ def test_a_host_that_cannot_use_its_input_ends_the_sweep_with_one_line(workplace
     weights = workplace / "llm" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     process = start(workplace, *LAUNCH, "broken")
-    out, err = process.finish(timeout=120)
+    out, err = process.finish(timeout=90)
     assert process.returncode == 2, out + err
     assert err.startswith("error: ")
     assert "no causal LM could be loaded" in err

@@ -27,6 +27,7 @@ from trainables.models.features import FIGURES
 from trainables.models.resource_encoder import ResourceEncoder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+RAY = Path(sys.executable).with_name("ray")
 RUN_TUNE = Path(__file__).parents[2] / "run_tune.py"
 SPACE = "training.learning_rate: {type: float, low: 1.0e-3, high: 1.0e-2, log: true}\n"
 TRAINING = {
@@ -70,6 +71,13 @@ def stop_ray() -> None:
         with contextlib.suppress(OSError):
             if mark in entry.read_bytes():
                 os.kill(int(entry.parent.name), signal.SIGKILL)
+
+
+def start_node(cores: int, *arguments: str) -> None:
+    """A node of a cluster that the sweep does not start itself."""
+    command = [str(RAY), "start", *arguments, "--num-cpus", str(cores)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 class Command(subprocess.Popen[str]):

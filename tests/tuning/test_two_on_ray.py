@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tuning.test_sweep_on_ray import answer, run, start, stop_ray, workplace
+from tests.tuning.test_sweep_on_ray import answer, run, start, start_node, stop_ray, workplace
 
 __all__ = ["workplace"]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-RAY = Path(sys.executable).with_name("ray")
 LAUNCH = ("launch", "--config", "sweep.yaml", "--set", "execution.hosts=1", "--name")
 
 
 @pytest.fixture
 def cluster(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cluster of three cores that others have started."""
-    command = [str(RAY), "start", "--head", "--port", "0", "--num-cpus", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    start_node(3, "--head", "--port", "0")
     yield
     stop_ray()
 
