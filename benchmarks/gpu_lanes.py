@@ -28,12 +28,13 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from benchmarks.workload import print_table, write_json
 from trainables.config import PretrainConfig, TrainingConfig
-from trainables.data.dataset import SharedInputs
+from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM, select_device
-from trainables.memory import Footprint, free_bytes
 from trainables.models.features import NUM_FEATURES, FeatureStatistics
-from trainables.pretraining import train_step
-from trainables.run import DeviceInputs, Run
+from trainables.packing.memory import Footprint, free_bytes
+from trainables.training.batches import DeviceInputs
+from trainables.training.run import Run
+from trainables.training.step import train_step
 
 SHAPES: dict[str, dict[str, Any]] = {
     "0.5b": {

@@ -23,9 +23,10 @@ from statistics import median
 from typing import Any
 
 from benchmarks.workload import SWEEP_FILE, Workload, prepare, print_table, write_json
-from trainables.prepared import find_inputs
-from trainables.run import CPU, DeviceInputs
-from tuning.store import read_events, read_sweep
+from trainables.inputs.cache import find_inputs
+from trainables.training.batches import CPU, DeviceInputs
+from tuning.history.events import read_events
+from tuning.history.sweeps import read_sweep
 
 PROJECT = Path(__file__).parents[1]
 NAME = "packed"

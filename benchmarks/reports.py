@@ -23,18 +23,20 @@ import ray
 from ray import tune
 
 from benchmarks.workload import print_table, write_json
-from trainables.assignment import Assignment
 from trainables.metrics import METRICS, SERIES
-from tuning.cluster import ray_cluster
-from tuning.config import load_sweep
-from tuning.execution import Execution
-from tuning.experiment import run_tune_experiment
-from tuning.monitors.callback import SweepCallback
+from trainables.packing.protocol import Assignment
+from tuning.config.sweep import load_sweep
+from tuning.execution.cluster import ray_cluster
+from tuning.execution.execution import Execution
+from tuning.execution.packed_trial import PackedSettings, PackedTrial
+from tuning.history.events import EventLog
+from tuning.history.manifest import write_manifest
+from tuning.history.record import SweepRecord
+from tuning.history.sweeps import read_sweep
 from tuning.monitors.gauges import GaugeMonitor
-from tuning.packed_trial import PackedSettings, PackedTrial
-from tuning.record import SweepRecord
-from tuning.stopping import StopRequests
-from tuning.store import EventLog, read_sweep, write_manifest
+from tuning.sweep.history_writer import SweepCallback
+from tuning.sweep.stopping import StopRequests
+from tuning.sweep.tune_run import run_tune_experiment
 
 CONCURRENT = 4
 WARM = 100

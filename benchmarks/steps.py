@@ -34,8 +34,10 @@ from benchmarks.workload import (
     write_json,
 )
 from trainables.llm.frozen import select_device
-from trainables.pretraining import set_determinism, train_step
-from trainables.run import DeviceInputs, Run
+from trainables.training.batches import DeviceInputs
+from trainables.training.pretraining import set_determinism
+from trainables.training.run import Run
+from trainables.training.step import train_step
 
 LARGEST_DIFFERENCE = 0.01
 Trial = Callable[[], list[float]]  # makes the steps of one trial, returns their losses

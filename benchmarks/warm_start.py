@@ -35,15 +35,15 @@ from benchmarks.workload import (
     write_json,
 )
 from trainables.errors import TrialEndedError
-from tuning.config import ResolvedSweep, SweepConfig, load_sweep
-from tuning.directory import create_directory
-from tuning.execution import prepared_inputs
-from tuning.record import SweepRecord, trial_name
-from tuning.search import Suggestions
-from tuning.space import searched_values, with_params
-from tuning.store import EventLog, now
-from tuning.warm_start import MOST as CARRIED
-from tuning.warm_start import warm_started
+from tuning.config.space import searched_values, with_params
+from tuning.config.sweep import ResolvedSweep, SweepConfig, load_sweep
+from tuning.execution.dedicated import prepared_inputs
+from tuning.history.events import EventLog, now
+from tuning.history.record import SweepRecord, trial_name
+from tuning.search.suggestions import Suggestions
+from tuning.search.warm_start import MOST as CARRIED
+from tuning.search.warm_start import warm_started
+from tuning.sweep.directory import create_directory
 
 PROCESSES = 2
 MARGINS = (0.01, 0.03, 0.05)

@@ -35,7 +35,8 @@ from benchmarks.workload import (
     relative_difference,
     write_json,
 )
-from tuning.store import read_events, read_sweep
+from tuning.history.events import read_events
+from tuning.history.sweeps import read_sweep
 
 PROJECT = Path(__file__).parents[1]
 LARGEST_DIFFERENCE = 1e-3  # thread counts may change the last bits, no more

@@ -23,14 +23,15 @@ import yaml
 
 from search_spaces.schema import SearchSpace
 from trainables.config import EMBEDDED, SHIPPED_DATA, PretrainConfig
-from trainables.data.dataset import SharedInputs
-from trainables.data.reading import read_data
+from trainables.inputs.checked_data import read_data
+from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
 from trainables.metrics import scalars
-from trainables.pretraining import Pretraining
-from trainables.run import Batch, DeviceInputs, Run
-from tuning.config import DEFAULT_SPACE, load_sweep
-from tuning.space import draw, with_params
+from trainables.training.batches import Batch, DeviceInputs
+from trainables.training.pretraining import Pretraining
+from trainables.training.run import Run
+from tuning.config.space import draw, with_params
+from tuning.config.sweep import DEFAULT_SPACE, load_sweep
 
 BATCH_SIZE = 16
 EPOCHS = 4
@@ -74,7 +75,7 @@ def prepare(directory: Path, steps: int) -> Workload:
 
     The inputs also lie in the cache afterwards, where the project's own sweep finds them.
     """
-    from tuning.execution import prepared_inputs  # imports Ray
+    from tuning.execution.dedicated import prepared_inputs
 
     if steps < EPOCHS or steps % EPOCHS:
         raise SystemExit(f"--steps is {steps}, but must be a multiple of {EPOCHS}")

@@ -133,7 +133,7 @@ class Sweep:
 
     def events(self, kind: str, since: float = 0.0) -> list[dict[str, Any]]:
         """As a reader sees them; a line that a kill cut off is no event."""
-        from tuning.store import read_events
+        from tuning.history.events import read_events
 
         if not (self.directory / "trials.jsonl").is_file():
             return []
@@ -141,7 +141,7 @@ class Sweep:
         return [e for e in found if e["event"] == kind and e["time"] >= since]
 
     def outcome(self) -> dict[str, dict[str, Any]]:
-        from tuning.store import read_sweep
+        from tuning.history.sweeps import read_sweep
 
         return {
             name: {key: getattr(trial, key) for key in SAME}

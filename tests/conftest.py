@@ -25,11 +25,11 @@ from transformers import (
 )
 
 from trainables.config import PretrainConfig, parse_config
-from trainables.data.dataset import SharedInputs
 from trainables.data.profiling import COLUMNS
-from trainables.data.reading import read_data
+from trainables.inputs.checked_data import read_data
+from trainables.inputs.preparing import prepare_inputs
+from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.preparation import prepare_inputs
 
 CPU = torch.device("cpu")
 settings.register_profile("steady", deadline=None, derandomize=True)  # machines are busy at times

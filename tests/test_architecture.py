@@ -8,10 +8,54 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("search_spaces", "trainables", "tuning")
-FILES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))
-RAY_ALLOWED = {"trainables/sharing.py", "trainables/ray_train.py"}
-LIGHT = ("config", "diagnosis", "errors", "metrics", "validation", "files", "checkpoint_files")
+HOUSE = ("search_spaces", "trainables", "tuning")
+FILES = sorted(p for part in HOUSE for p in (ROOT / part).rglob("*.py"))
+MOST_MODULES = 14  # of one folder; more are not found at a glance
+
+# A training's rooms, each with the rooms that it may see beside the light modules.
+LIGHT = ("config", "errors", "files", "metrics", "network", "yaml_config")
+TRAINABLES: dict[str, set[str]] = {
+    "models": set(),
+    "data": {"models"},
+    "llm": {"data", "models"},
+    "inputs": {"data", "llm", "models"},
+    "training": {"data", "inputs", "llm", "models"},
+    "packing": {"inputs", "llm", "training"},
+    "workers": {"inputs", "llm", "packing", "training"},
+    "migration": {"data", "inputs", "llm", "models", "training"},
+}
+# A sweep's rooms. Search and execution never see each other.
+TUNING: dict[str, set[str]] = {
+    "terminal": set(),
+    "history": {"terminal"},
+    "config": {"history", "terminal"},
+    "monitors": {"history", "terminal"},
+    "checks": {"config", "terminal"},
+    "cost": {"config", "terminal"},
+    "search": {"config", "history"},
+    "execution": {"config", "history", "terminal"},
+    "sweep": {"config", "execution", "history", "monitors", "search", "terminal"},
+    "verification": {"execution"},
+    "one_training": {"checks", "execution", "monitors", "terminal"},
+    "comparison": {"checks", "history", "terminal"},
+}
+TUNING["commands"] = set(TUNING)
+TUNING["cli"] = {"commands", "terminal"}
+# What a trainable may not know of.
+ELSEWHERE = {"tuning", "search_spaces", "wandb", "optuna"}
+# Rooms without Ray and torch, by their modules; a `from` inside a function is no part of this.
+WITHOUT_RAY_AND_TORCH = (
+    *(f"trainables.{name}" for name in LIGHT),
+    "trainables.training.checkpoint_files",
+    "trainables.training.diagnosis",
+    "trainables.packing.protocol",
+    *(f"tuning.{name}" for name in ("checks", "cli", "cost", "terminal")),
+    *(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for room in ("commands", "config", "history")
+        for path in (ROOT / "tuning" / room).glob("*.py")
+    ),
+)
 
 
 def imports(path: Path, top_level: bool = False) -> set[str]:
@@ -26,26 +70,47 @@ def packages(modules: set[str]) -> set[str]:
     return {module.split(".")[0] for module in modules}
 
 
+def rooms(modules: set[str], part: str) -> set[str]:
+    """The rooms of ``part`` that modules belong to."""
+    return {m.split(".")[1] for m in modules if m.startswith(f"{part}.")}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_arrows(path: Path) -> None:
-    name = str(path.relative_to(ROOT))
+    part, *inside = path.relative_to(ROOT).with_suffix("").parts
     modules = imports(path)
     found = packages(modules)
-    match path.relative_to(ROOT).parts[0]:
+    room = inside[0]
+    match part:
         case "search_spaces":
             assert found <= {"__future__", "typing", "pydantic", "yaml", "collections"}
         case "trainables":
-            assert not found & {"tuning", "search_spaces", "wandb", "optuna"}
-            assert "ray" not in found or name in RAY_ALLOWED
-    if name.startswith("trainables/models"):
-        ours = {m for m in modules if m.startswith("trainables")}
-        assert all(m.startswith("trainables.models") or m == "trainables.errors" for m in ours)
+            assert not found & ELSEWHERE
+            assert "ray" not in found or room == "workers"
+            light = {"errors"} if room == "models" else set(LIGHT)
+            assert rooms(modules, part) <= light | TRAINABLES.get(room, set()) | {room}
+        case "tuning" if room != "__init__":
+            assert rooms(modules, part) <= TUNING[room] | {room}
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_light_modules_import_no_torch(name: str) -> None:
-    modules = packages(imports(ROOT / "trainables" / f"{name}.py", top_level=True))
-    assert not modules & {"torch", "ray", "transformers", "numpy"}
+@pytest.mark.parametrize("name", WITHOUT_RAY_AND_TORCH)
+def test_light_modules_import_neither_ray_nor_torch(name: str) -> None:
+    """With everything that they import in turn."""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        path = (ROOT / Path(*waiting.pop().split("."))).with_suffix(".py")
+        if not path.is_file() or str(path) in seen:
+            continue
+        seen.add(str(path))
+        modules = imports(path, top_level=True)
+        assert not packages(modules) & {"torch", "ray", "transformers", "wandb", "optuna"}, path
+        waiting += [m for m in modules if m.split(".")[0] in HOUSE]
+
+
+def test_no_folder_is_crowded() -> None:
+    folders = [path.parent for path in FILES if path.name != "__init__.py"]
+    assert max(map(folders.count, folders)) <= MOST_MODULES
 
 
 def test_run_tune_calls_only_the_cli() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainables.errors import ConfigError
-from trainables.validation import apply_overrides, build, read_yaml
+from trainables.yaml_config import apply_overrides, build, read_yaml
 
 PACKAGE = Path(__file__).parent
 DEFAULT_CONFIG = PACKAGE / "configs" / "pretrain_encoder.yaml"

@@ -8,13 +8,17 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from trainables.errors import UserError
 
 DEFAULT_STORAGE = "sweeps"
-RUN_TUNE = Path(__file__).parents[1] / "run_tune.py"
+PROJECT = Path(__file__).parents[1]
+RUN_TUNE = PROJECT / "run_tune.py"
 
 
 def shown_path(path: Path) -> str:
@@ -79,3 +83,31 @@ def say_on_stdout() -> Callable[[str], None]:
             print(line, file=stream, flush=True)
 
     return say
+
+
+PLAIN_WIDTH = 140
+
+
+def make_console() -> Console:
+    """Standard output; where it is no terminal, wide enough for a row of the table."""
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(file=sys.stdout, highlight=False, markup=False, width=width)
+
+
+def short_params(params: Mapping[str, Any]) -> str:
+    """``learning_rate 0.00123, dropout 0.2``, keys without their section."""
+    return ", ".join(f"{k.rpartition('.')[2]} {_shown(v)}" for k, v in params.items())
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def figure(value: Any, digits: int = 4) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -22,8 +22,8 @@ from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
 from benchmarks.workload import Workload, alternative_parser, epochs, load_llm, print_result
-from trainables.checkpoint import save_checkpoint
-from tuning.space import draw, with_params
+from trainables.training.checkpoint import save_checkpoint
+from tuning.config.space import draw, with_params
 
 STUDY = "sweep"
 

@@ -23,7 +23,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from benchmarks.workload import Workload, alternative_parser, fit_and_print
 from trainables.config import PretrainConfig
-from trainables.sharing import put_inputs
+from trainables.workers.object_store import put_inputs
 
 CPUS_PER_WORKER = 1
 # A driver only waits. With the default of one CPU each, drivers would take every core from the
@@ -49,8 +49,8 @@ class Shared:
 def train_fn_per_worker(train_loop_config: dict[str, Any]) -> None:
     # Imported where it is needed: drivers and controllers unpickle this function, too.
     from benchmarks.workload import epochs, load_llm
-    from trainables.checkpoint import write_checkpoint
-    from trainables.sharing import get_inputs
+    from trainables.training.checkpoint import write_checkpoint
+    from trainables.workers.object_store import get_inputs
 
     config = train_loop_config["config"]
     inputs = get_inputs(train_loop_config["inputs"])

@@ -26,8 +26,9 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.workload import Workload, all_batches
 from trainables.config import EMBEDDED, EMBEDDED_DIR, PretrainConfig
 from trainables.llm.frozen import select_device
-from trainables.optimisation import learning_rate_at, set_learning_rate
-from trainables.run import Batch, DeviceInputs, Run
+from trainables.training.batches import Batch, DeviceInputs
+from trainables.training.optimisation import learning_rate_at, set_learning_rate
+from trainables.training.run import Run
 
 LENGTH = 128  # positions, the soft token among them
 NO_TARGET = -100  # what transformers leaves out of its loss

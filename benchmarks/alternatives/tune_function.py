@@ -23,9 +23,9 @@ from benchmarks.workload import (
     fit_and_print,
     load_llm,
 )
-from trainables.checkpoint import write_checkpoint
 from trainables.config import PretrainConfig
-from trainables.sharing import get_inputs, put_inputs
+from trainables.training.checkpoint import write_checkpoint
+from trainables.workers.object_store import get_inputs, put_inputs
 
 
 @dataclass(frozen=True)

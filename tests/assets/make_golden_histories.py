@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from trainables.config import parse_config
-from trainables.data.reading import read_data
+from trainables.inputs.checked_data import read_data
+from trainables.inputs.preparing import embed_tools, prepare_inputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.preparation import embed_tools, prepare_inputs
-from trainables.pretraining import Pretraining
+from trainables.training.pretraining import Pretraining
 
 GOLDEN = Path(__file__).with_name("golden_histories.json")
 KEYS = (

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from trainables.config import parse_config
-from trainables.data.reading import read_data
+from trainables.inputs.checked_data import read_data
+from trainables.inputs.preparing import prepare_inputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.preparation import prepare_inputs
-from trainables.pretraining import train_step
-from trainables.run import DeviceInputs, Run
+from trainables.training.batches import DeviceInputs
+from trainables.training.run import Run
+from trainables.training.step import train_step
 
 TRAINING = {"batch_size": 8, "num_epochs": 3, "precision": "fp32"}
 

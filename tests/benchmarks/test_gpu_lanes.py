@@ -8,7 +8,8 @@ import torch
 from benchmarks import gpu_lanes
 from tests.conftest import CPU
 from trainables.config import PretrainConfig, TrainingConfig
-from trainables.run import DeviceInputs, Run
+from trainables.training.batches import DeviceInputs
+from trainables.training.run import Run
 
 
 @pytest.mark.parametrize("joint", [True, False])

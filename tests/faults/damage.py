@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.specimen import NAME
-from trainables.checkpoint_files import read_meta
 from trainables.errors import UserError
+from trainables.training.checkpoint_files import read_meta
 from tuning.cli import main
-from tuning.directory import check_inputs, locked, read_config
-from tuning.resuming import take_up
-from tuning.store import EventLog, read_sweep
+from tuning.history.events import EventLog
+from tuning.history.sweeps import read_sweep
+from tuning.sweep.directory import check_inputs, locked, read_config
+from tuning.sweep.resuming import take_up
 
 CHECKPOINT_FILES = (
     "encoder.json encoder.safetensors meta.json optimizer.safetensors random.safetensors".split()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tests.faults.damage import ask
 from tests.faults.specimen import NAME, make_lanes
-from trainables.assignment import Assignment
-from trainables.checkpoint_files import read_meta
-from tuning.directory import read_config
-from tuning.store import EventLog
+from trainables.packing.protocol import Assignment
+from trainables.training.checkpoint_files import read_meta
+from tuning.history.events import EventLog
+from tuning.sweep.directory import read_config
 
 
 @contextlib.contextmanager

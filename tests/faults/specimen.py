@@ -10,23 +10,23 @@ from typing import Any
 import torch
 
 from tests.conftest import write_data, write_llm
-from trainables.assignment import Assignment
-from trainables.checkpoint_files import checkpoints
-from trainables.data.reading import read_data
+from trainables.inputs.checked_data import read_data
+from trainables.inputs.preparing import prepare_inputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.memory import Footprint
 from trainables.metrics import scalars
-from trainables.packing import Lanes
-from trainables.preparation import prepare_inputs
-from trainables.pretraining import Report
-from trainables.run import DeviceInputs
-from tuning.config import ResolvedSweep, SweepConfig, load_sweep
-from tuning.directory import create_directory, read_config
-from tuning.monitors.callback import SweepCallback
-from tuning.record import SweepRecord, trial_name
-from tuning.space import with_params
-from tuning.store import EventLog
-from tuning.sweep import _derive
+from trainables.packing.lanes import Lanes
+from trainables.packing.memory import Footprint
+from trainables.packing.protocol import Assignment
+from trainables.training.batches import DeviceInputs
+from trainables.training.checkpoint_files import checkpoints
+from trainables.training.pretraining import Report
+from tuning.config.space import with_params
+from tuning.config.sweep import ResolvedSweep, SweepConfig, load_sweep
+from tuning.history.events import EventLog
+from tuning.history.record import SweepRecord, trial_name
+from tuning.sweep.derived import write_derived
+from tuning.sweep.directory import create_directory, read_config
+from tuning.sweep.history_writer import SweepCallback
 
 NAME = "specimen"
 EPOCHS = 3
@@ -56,7 +56,7 @@ def make_specimen(place: Path) -> Path:
     for number, (epochs, ending) in enumerate(TRIALS):
         train(lanes, config, callback, number, epochs, ending)
     callback.close()
-    _derive(sweep.directory, config, record)
+    write_derived(sweep.directory, config, record)
     (sweep.directory / "lock").write_text("pid 1")
     (sweep.directory / "logs").mkdir()
     (sweep.directory / "logs" / "ray.log").write_text("a line\n")

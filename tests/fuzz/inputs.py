@@ -16,9 +16,10 @@ from search_spaces.schema import Choice, Fixed, FloatRange, IntRange
 from tests.conftest import TOOLS
 from trainables.config import PretrainConfig
 from trainables.data.profiling import COLUMNS
-from tuning.config import SweepConfig
-from tuning.space import searchable_keys
-from tuning.store import encode, with_checksum
+from tuning.config.space import searchable_keys
+from tuning.config.sweep import SweepConfig
+from tuning.history.events import encode
+from tuning.history.manifest import with_checksum
 
 # Arguments of a command, and how to write the files that they name below a directory.
 Case = tuple[list[str], dict[str, bytes]]

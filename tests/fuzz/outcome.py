@@ -19,11 +19,11 @@ import optuna
 from tests.conftest import write_data
 from tests.fuzz.inputs import Case, as_yaml, sweep_base
 from tuning.cli import main
-from tuning.config import ResolvedSweep, dump_sweep
-from tuning.directory import check_inputs, create_directory, read_config
-from tuning.record import SweepRecord
-from tuning.search import Suggestions
-from tuning.space import searched_values, with_params
+from tuning.config.space import searched_values, with_params
+from tuning.config.sweep import ResolvedSweep, dump_sweep
+from tuning.history.record import SweepRecord
+from tuning.search.suggestions import Suggestions
+from tuning.sweep.directory import check_inputs, create_directory, read_config
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 # Seconds; nothing that is only checked takes so long, on however busy a machine.
@@ -111,8 +111,8 @@ def run(arguments: list[str]) -> tuple[int, str]:
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        patch("tuning.sweep.launch", make_and_check),
-        patch("tuning.cli._summary", lambda directory: 0),
+        patch("tuning.sweep.launch.launch", make_and_check),
+        patch("tuning.commands.launch._summary", lambda directory: 0),
         limited(TOO_LONG),
     ):
         command = "launch" if "--warm_start_from" in arguments else "validate"

@@ -13,8 +13,8 @@ import search_spaces
 from search_spaces.schema import SearchSpace
 from trainables.config import DEFAULT_CONFIG, PretrainConfig, load_config
 from trainables.errors import ConfigError
-from trainables.validation import build
-from tuning.space import check_space, draw
+from trainables.yaml_config import build
+from tuning.config.space import check_space, draw
 
 PRESETS = sorted(Path(search_spaces.__file__).parent.glob("*.yaml"))
 FLOAT = {"type": "float", "low": 0.0, "high": 0.5}

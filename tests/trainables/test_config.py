@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trainables.config import DEFAULT_CONFIG, PretrainConfig, load_config, parse_config
 from trainables.errors import ConfigError, UserError
-from trainables.validation import apply_overrides
+from trainables.yaml_config import apply_overrides
 
 
 def write(path: Path, text: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import write_data
-from tests.tuning.test_store import write_sweep
+from tests.tuning.history.test_sweeps import write_sweep
 from trainables.data.profiling import COLUMNS
 from tuning.cli import main, make_parser
 from tuning.terminal import run_tune_on

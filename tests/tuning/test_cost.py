@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ConfigMaker
-from tests.trainables.test_initialisation import QWEN_7B
+from tests.trainables.training.test_startup_time import QWEN_7B
 from trainables.config import PretrainConfig
-from trainables.data.reading import read_data
+from trainables.inputs.checked_data import read_data
 from trainables.llm.location import config_file
-from tuning.checks import describe_sweep, estimate_cost
-from tuning.config import NoScheduler, SweepConfig, load_sweep
+from tuning.config.sweep import NoScheduler, SweepConfig, load_sweep
+from tuning.cost import describe_sweep, estimate_cost
 
 
 def sweep(train: PretrainConfig) -> SweepConfig:
@@ -43,7 +43,7 @@ def test_the_cost_is_that_of_the_shapes(make_config: ConfigMaker, tmp_path: Path
 def test_a_large_llm_is_also_estimated_for_a_gpu(
     make_config: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.checks._on_gpu", lambda: False)
+    monkeypatch.setattr("tuning.cost._on_gpu", lambda: False)
     train = large(make_config, tmp_path / "large")
     text = "\n".join(describe_sweep(sweep(train), read_data(train)))
     assert "about 7,615.3 M parameters, 28 GiB in fp32 on every host" in text

@@ -15,19 +15,21 @@ import pytest
 
 from tests.faults.damage import resume
 from tests.faults.specimen import make_specimen
-from tests.tuning.test_store import EVENTS, trial, write_sweep
+from tests.tuning.history.test_sweeps import EVENTS, trial, write_sweep
 from trainables.config import load_config
 from trainables.errors import ConfigError, LLMError, UserError
 from trainables.files import without_home
 from trainables.llm.frozen import FrozenLLM
 from tuning.cli import main
-from tuning.config import ResolvedSweep, load_sweep
-from tuning.directory import check_inputs, create_directory
-from tuning.monitors.callback import SweepCallback
+from tuning.config.space import with_params
+from tuning.config.sweep import ResolvedSweep, load_sweep
+from tuning.history.events import EventLog
+from tuning.history.manifest import read_manifest, write_manifest
+from tuning.history.record import SweepRecord
+from tuning.history.sweeps import read_sweep
 from tuning.monitors.wandb import run_config
-from tuning.record import SweepRecord
-from tuning.space import with_params
-from tuning.store import EventLog, read_manifest, read_sweep, write_manifest
+from tuning.sweep.directory import check_inputs, create_directory
+from tuning.sweep.history_writer import SweepCallback
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 ESCAPES = ["../../outside/x", "/outside/x", "tune/../../../outside/x", "tune/trial_0000/.."]
@@ -195,8 +197,9 @@ def test_of_launches_with_one_name_all_but_one_are_refused(tmp_path: Path) -> No
 WRITE = """
 import sys
 from pathlib import Path
-from tests.tuning.test_store import epoch, trial
-from tuning.store import EventLog, SweepLock
+from tests.tuning.history.test_sweeps import epoch, trial
+from tuning.history.events import EventLog
+from tuning.history.lock import SweepLock
 lock = SweepLock(Path(sys.argv[1]))
 lock.acquire()
 log = EventLog(Path(sys.argv[1]))

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainables.errors import DataError, did_you_mean
 from trainables.files import read_input
-from trainables.validation import shown
+from trainables.yaml_config import shown
 
 FIELDS = ("name", "description")
 

@@ -12,21 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.checkpoint import write_checkpoint
-from trainables.checkpoint_files import checkpoint_path
 from trainables.config import PretrainConfig
 from trainables.data.profiling import raw_feature_matrix
-from trainables.data.reading import CheckedData, read_data
 from trainables.errors import CheckpointError, ConfigError
 from trainables.files import file_digest, new_directory
+from trainables.inputs.checked_data import CheckedData, read_data
+from trainables.inputs.preparing import Say, embed_tools, prepare_inputs
 from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
 from trainables.llm.location import check_heads, hidden_size, local_directory
 from trainables.migration.changes import Change
 from trainables.migration.weights import EMBEDDINGS, gated_encoder, resource_mlp_weights
 from trainables.models.earlier_files import EarlierFile
 from trainables.models.features import FeatureStatistics
-from trainables.preparation import Say, embed_tools, prepare_inputs
-from trainables.run import DeviceInputs, Run
+from trainables.training.batches import DeviceInputs
+from trainables.training.checkpoint import write_checkpoint
+from trainables.training.checkpoint_files import checkpoint_path
+from trainables.training.run import Run
 
 REPORT_FILE = "MIGRATION.md"
 OF_THE_FILE = "that is what the file's encoder computes, whatever the configuration says"

@@ -10,7 +10,7 @@ import yaml
 from trainables.config import RETIRED_KEYS
 from trainables.errors import ConfigError
 from trainables.migration.changes import Change
-from trainables.validation import load_yaml
+from trainables.yaml_config import load_yaml
 
 RETIRED = {dotted.removeprefix("model."): reason for dotted, reason in RETIRED_KEYS.items()}
 HIDDEN_SIZE = "llm_hidden_dim"

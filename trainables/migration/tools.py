@@ -9,7 +9,7 @@ from typing import Any
 from trainables.data.registry import parse_registry
 from trainables.errors import DataError
 from trainables.migration.changes import Change
-from trainables.validation import shown
+from trainables.yaml_config import shown
 
 
 def migrate_tools(text: str, source: Path) -> tuple[str, list[Change]]:

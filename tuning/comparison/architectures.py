@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from trainables.config import PretrainConfig
-from trainables.data.reading import CheckedData
 from trainables.errors import UserError
 from trainables.files import replace_file, write_text
-from trainables.validation import build
+from trainables.inputs.checked_data import CheckedData
+from trainables.yaml_config import build
 from tuning.checks import check_train, check_writable
 from tuning.comparison.experiment import Plan, Results, Runner, run_experiment
 from tuning.comparison.figures import Figures, as_json, compute_figures

@@ -28,7 +28,7 @@ from tuning.comparison.jobs import (
     read_result,
     with_training,
 )
-from tuning.monitors.table import duration, figure
+from tuning.terminal import duration, figure
 
 LOWEST_RATE, HIGHEST_RATE = 3e-4, 1e-2  # the grid goes on where its best stands at an end
 MOST_EXTRA = 3  # learning rates tried beyond the grid's ends

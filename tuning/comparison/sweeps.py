@@ -10,12 +10,14 @@ from typing import Any
 
 from trainables.errors import UserError
 from trainables.files import exists, new_directory
-from trainables.validation import read_yaml
+from trainables.yaml_config import read_yaml
 from tuning.checks import check_writable
 from tuning.comparison.plots import BestSoFar, draw_sweeps
-from tuning.monitors.table import duration, figure
-from tuning.record import GOOD, Event, SweepRecord, TrialRecord
-from tuning.store import CONFIG_FILE, read_events, read_manifest, read_sweep
+from tuning.history.events import read_events
+from tuning.history.manifest import read_manifest
+from tuning.history.record import GOOD, Event, SweepRecord, TrialRecord
+from tuning.history.sweeps import CONFIG_FILE, read_sweep
+from tuning.terminal import duration, figure
 
 PICTURE_FILE = "compare.png"
 NOT_COMPARED = ("warm_start", "storage")

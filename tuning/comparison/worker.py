@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from trainables.config import PretrainConfig
-from trainables.data.reading import read_data
 from trainables.errors import TrialEndedError
 from trainables.files import write_text
+from trainables.inputs.cache import find_inputs, keep_inputs
+from trainables.inputs.checked_data import read_data
+from trainables.inputs.preparing import embed_tools, prepare_inputs
 from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
 from trainables.metrics import scalars
 from trainables.models.encoder import evaluating
-from trainables.preparation import embed_tools, prepare_inputs
-from trainables.prepared import find_inputs, keep_inputs
-from trainables.pretraining import Pretraining, set_determinism
-from trainables.run import DeviceInputs, Run
+from trainables.training.batches import DeviceInputs
+from trainables.training.pretraining import Pretraining, set_determinism
+from trainables.training.run import Run
 from tuning.comparison.jobs import FINISHED, GATED, Job, Trained, progress_path, result_path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from tuning.record import Event, SweepRecord
+from tuning.history.record import Event, SweepRecord
 
 
 class Monitor(Protocol):

@@ -6,9 +6,9 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from trainables.diagnosis import FINDING_IDS
 from trainables.metrics import METRICS
-from tuning.record import Event, SweepRecord
+from trainables.training.diagnosis import FINDING_IDS
+from tuning.history.record import Event, SweepRecord
 
 PREFIX = "encoder_"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -12,11 +10,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tuning.record import Event, SweepRecord, TrialRecord
+from tuning.history.record import Event, SweepRecord, TrialRecord
+from tuning.terminal import duration, figure, short_params
 
 ENDED = ("finished", "stopped early", "diverged", "out of memory", "failed")
 MAX_ROWS = 24
-PLAIN_WIDTH = 140
 COLOURS = {
     "running": "cyan",
     "finished": "green",
@@ -25,31 +23,6 @@ COLOURS = {
     "out of memory": "red",
     "failed": "red",
 }
-
-
-def make_console() -> Console:
-    """Standard output; where it is no terminal, wide enough for a row of the table."""
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(file=sys.stdout, highlight=False, markup=False, width=width)
-
-
-def short_params(params: Mapping[str, Any]) -> str:
-    """``learning_rate 0.00123, dropout 0.2``, keys without their section."""
-    return ", ".join(f"{k.rpartition('.')[2]} {_shown(v)}" for k, v in params.items())
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def figure(value: Any, digits: int = 4) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 class TimeLeft:

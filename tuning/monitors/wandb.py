@@ -16,7 +16,7 @@ from typing import Any
 
 from trainables.files import without_home
 from trainables.metrics import SERIES, scalars
-from tuning.record import GOOD, Event, SweepRecord, TrialRecord
+from tuning.history.record import GOOD, Event, SweepRecord, TrialRecord
 
 ARCHITECTURE = "Deep Semantic + Gated Fusion"
 CLOSE_SECONDS = 60

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from trainables.config import PretrainConfig, parse_config
-from trainables.data.dataset import SharedInputs
 from trainables.data.profiling import Configuration
-from trainables.data.reading import CheckedData
 from trainables.data.registry import Tool
+from trainables.inputs.checked_data import CheckedData
+from trainables.inputs.preparing import prepare_inputs
+from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
 from trainables.models.features import FIGURES, FeatureStatistics
 from trainables.models.resource_encoder import ResourceEncoder
-from trainables.preparation import prepare_inputs
-from trainables.run import DeviceInputs, Run
+from trainables.training.batches import DeviceInputs
+from trainables.training.run import Run
 
 CPU = torch.device("cpu")
 TOOLS = (

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.checkpoint_files import FILES, read_meta
 from trainables.errors import CheckpointError
 from trainables.models.resource_encoder import ResourceEncoder
-from trainables.pretraining import train_step
-from trainables.run import Run
+from trainables.training.checkpoint import load_checkpoint, save_checkpoint
+from trainables.training.checkpoint_files import FILES, read_meta
+from trainables.training.run import Run
+from trainables.training.step import train_step
 from tuning.verification.check import Check, ProblemError, Subjects
 
 

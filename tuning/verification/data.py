@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainables.data.reading import read_data
 from trainables.data.registry import load_registry
+from trainables.inputs.checked_data import read_data
 from tuning.verification.check import Check, Subjects
 
 

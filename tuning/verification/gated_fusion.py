@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.models.gated_fusion import GatedFusion, unit_rms
-from trainables.pretraining import train_step
+from trainables.training.step import train_step
 from tuning.verification.check import (
     HIDDEN_SIZE,
     Check,

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.llm.frozen import FrozenLLM
-from trainables.pretraining import train_step
-from trainables.run import Batch, Run
+from trainables.training.batches import Batch
+from trainables.training.run import Run
+from trainables.training.step import train_step
 from tuning.verification.check import Check, ProblemError, Subjects, must_equal, random_tensor
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.dataset import SharedInputs
+from trainables.inputs.shared_inputs import SharedInputs
 from tuning.verification.check import Check, ProblemError, Subjects
 
 
 def _comes_back(subjects: Subjects) -> str:
-    from trainables.sharing import get_inputs, put_inputs
-    from tuning.cluster import ray_cluster
+    from trainables.workers.object_store import get_inputs, put_inputs
+    from tuning.execution.cluster import ray_cluster
 
     with tempfile.TemporaryDirectory() as logs, ray_cluster(Path(logs) / "ray.log") as cluster:
         problem = _difference(subjects.inputs, get_inputs(put_inputs(subjects.inputs)))

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from tests.assets import make_earlier_files
 from tests.conftest import ConfigMaker
-from trainables.checkpoint import load_checkpoint
-from trainables.checkpoint_files import newest_whole
 from trainables.config import PretrainConfig
-from trainables.data.dataset import SharedInputs
 from trainables.errors import CheckpointError
+from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
 from trainables.migration.checkpoint import REPORT_FILE, Migration, plan_migration
 from trainables.models.earlier_files import read_earlier_file
 from trainables.models.features import FIGURES
 from trainables.models.resource_encoder import ResourceEncoder
-from trainables.pretraining import Pretraining
-from trainables.run import DeviceInputs
+from trainables.training.batches import DeviceInputs
+from trainables.training.checkpoint import load_checkpoint
+from trainables.training.checkpoint_files import newest_whole
+from trainables.training.pretraining import Pretraining
 
 FILES = make_earlier_files.DIRECTORY
 NAMES = ("gated.pt", "embedding_flat.pt", "embedding_nested.pt")

@@ -1,0 +1,168 @@
+"""Packed execution on a real Ray cluster: schedulers, lost hosts, equality with dedicated."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuning.sweep.test_launch_on_ray import (
+    answer,
+    hosts_paused,
+    processes_of,
+    run,
+    start,
+    workplace,
+)
+
+__all__ = ["workplace"]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+LAUNCH = ("launch", "--config", "sweep.yaml", "--name")
+
+
+def events(workplace: Path, name: str, kind: str) -> list[dict[str, Any]]:
+    lines = (workplace / "sweeps" / name / "trials.jsonl").read_text().splitlines()
+    return [e for e in map(json.loads, lines) if e["event"] == kind]
+
+
+def test_a_killed_host_is_replaced_and_its_trials_go_on(workplace: Path) -> None:
+    longer = ("--num_trials", "4", "--num_epochs", "40", "--set", "execution.hosts=2")
+    process = start(workplace, *LAUNCH, "hit", *longer)
+    process.wait_for_line(r"trial_0000 epoch 4/")
+    hosts = processes_of("RayTrainWorker")
+    assert len(hosts) == 2
+    os.kill(hosts[0], signal.SIGKILL)
+    out, err = process.finish(timeout=300)
+    assert process.returncode == 0, out + err
+    told = [(e["trial_id"], e["metrics"]["epoch"]) for e in events(workplace, "hit", "epoch")]
+    assert sorted(told) == sorted(set(told)), "no epoch is told twice"
+    trials = answer(workplace, "trials", "hit")
+    assert [t["status"] for t in trials] == ["finished"] * 4
+    assert [[row["epoch"] for row in t["history"]] for t in trials] == [list(range(1, 41))] * 4
+    starts = events(workplace, "hit", "start")
+    assert len(starts) == 4, "no trial noticed"
+    run(workplace, *LAUNCH, "calm", *longer)
+    calm = answer(workplace, "trials", "calm")
+    assert [t["history"] for t in trials] == [t["history"] for t in calm]
+
+
+def test_a_bad_trial_of_a_population_takes_over_a_good_ones_weights(workplace: Path) -> None:
+    (workplace / "space.yaml").write_text(
+        "training.learning_rate: {type: float, low: 1.0e-6, high: 1.0e-2, log: true}\n"
+        "model.dropout: {type: float, low: 0.0, high: 0.2}\n"
+    )
+    process = start(
+        workplace, *LAUNCH, "pbt", "--num_trials", "6", "--num_epochs", "24",
+        "--set", "search={type: random, seed: 3}",
+        "--set", "scheduler={type: pbt, interval_epochs: 3}",
+    )  # fmt: skip
+    process.wait_for_line(r"epoch 1/")
+    for host in processes_of("RayTrainWorker"):  # some trials fall behind, so that others are ahead
+        with hosts_paused([host]):
+            time.sleep(3)
+    out, err = process.finish(timeout=300)
+    assert process.returncode == 0, out + err
+    trials = {t["trial_id"]: t for t in answer(workplace, "trials", "pbt")}
+    assert {t["status"] for t in trials.values()} == {"finished"}
+    assert all([r["epoch"] for r in t["history"]] == list(range(1, 25)) for t in trials.values())
+    changed = events(workplace, "pbt", "params")
+    assert changed, "nobody took over anything"
+    gains = []
+    for event in changed:
+        history = [
+            e["metrics"]["val_loss"]
+            for e in events(workplace, "pbt", "epoch")
+            if e["trial_id"] == event["trial_id"]
+        ]
+        steps = [before - after for before, after in pairwise(history)]
+        gains.append(max(steps) / (sum(map(abs, steps)) / len(steps)))
+    assert max(gains) > 3, "one epoch that gains more than training does"
+    for event in changed:
+        for key, low, high in (("training.learning_rate", 1e-6, 1e-2), ("model.dropout", 0, 0.2)):
+            assert low <= event["params"][key] <= high
+
+
+def test_hyperband_pauses_trials_and_lets_them_go_on(workplace: Path) -> None:
+    run(
+        workplace, *LAUNCH, "bands", "--num_trials", "8", "--num_epochs", "9",
+        "--set", "scheduler={type: hyperband}",
+    )  # fmt: skip
+    trials = answer(workplace, "trials", "bands")
+    assert len(trials) == 8
+    assert {t["status"] for t in trials} == {"finished", "stopped early"}
+    for trial in trials:
+        epochs = [row["epoch"] for row in trial["history"]]
+        assert epochs == list(range(1, len(epochs) + 1))
+    starts = [e["trial_id"] for e in events(workplace, "bands", "start")]
+    assert len(starts) > len(set(starts)), "a paused trial starts again"
+
+
+def test_every_searched_parameter_may_differ_between_lanes(workplace: Path) -> None:
+    space = {
+        "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+        "training.batch_size": {"type": "int", "low": 4, "high": 16, "step": 4},
+        "training.weight_decay": {"type": "float", "low": 0, "high": 0.1},
+        "training.gate_lr_multiplier": {"type": "float", "low": 1, "high": 20},
+        "training.max_grad_norm": {"type": "choice", "choices": [0.5, 1.0, None]},
+        "training.scheduler": {"type": "choice", "choices": ["cosine", "linear", "constant"]},
+        "training.seed": {"type": "int", "low": 0, "high": 99},
+        "model.dropout": {"type": "float", "low": 0, "high": 0.4},
+        "model.num_attention_heads": {"type": "choice", "choices": [1, 2, 4, 8]},
+        "model.d_resource": {"type": "int", "low": 16, "high": 48},
+        "model.normalize": {"type": "choice", "choices": [True, False]},
+        "model.resource_tokens": {"type": "choice", "choices": ["features", "summary"]},
+    }
+    (workplace / "space.yaml").write_text(json.dumps(space))
+    run(workplace, *LAUNCH, "wide", "--num_trials", "8", "--set", "execution.lanes=4")
+    trials = answer(workplace, "trials", "wide")
+    assert [t["status"] for t in trials] == ["finished"] * 8
+    assert len({json.dumps(t["params"], sort_keys=True) for t in trials}) == 8
+
+
+def test_dedicated_gives_the_same_losses(workplace: Path) -> None:
+    same = ("--num_trials", "2", "--set", "search={type: random, seed: 5}")
+    run(workplace, *LAUNCH, "packed", *same)
+    run(workplace, *LAUNCH, "dedicated", *same, "--set", "execution.type=dedicated")
+    packed, dedicated = (answer(workplace, "trials", name) for name in ("packed", "dedicated"))
+    assert [t["params"] for t in packed] == [t["params"] for t in dedicated]
+    assert [t["history"] for t in packed] == [t["history"] for t in dedicated]
+
+
+def test_stuck_gates_end_alike_in_both_executions(workplace: Path) -> None:
+    rates = "{type: choice, choices: [1.0e-6, 5.0e-3]}"
+    (workplace / "space.yaml").write_text(f"training.learning_rate: {rates}\n")
+    same = (
+        "--num_trials", "4", "--set", "search={type: random, seed: 5}",
+        "--set", "train.training.stop_stuck_gates=true",
+    )  # fmt: skip
+    out = run(workplace, *LAUNCH, "packed", *same)
+    run(workplace, *LAUNCH, "dedicated", *same, "--set", "execution.type=dedicated")
+    packed, dedicated = (answer(workplace, "trials", name) for name in ("packed", "dedicated"))
+    for trial in (*packed, *dedicated):  # how long something took is nothing of the run's own
+        trial["findings"] = [f for f in trial["findings"] if f["id"] != "slow_initialisation"]
+    for key in ("params", "history", "status", "message", "findings"):
+        assert [t[key] for t in packed] == [t[key] for t in dedicated]
+    by_rate = {t["params"]["training.learning_rate"]: t for t in packed}
+    assert (by_rate[5e-3]["status"], by_rate[5e-3]["message"]) == ("finished", "")
+    stuck = by_rate[1e-6]
+    assert (stuck["status"], len(stuck["history"])) == ("stopped early", 1)
+    assert stuck["findings"] == [{"epoch": 1, "id": "gate_stuck", "text": stuck["message"]}]
+    assert f"{stuck['trial_id']} gate_stuck: the gate is at" in out
+
+
+def test_a_host_that_cannot_use_its_input_ends_the_sweep_with_one_line(workplace: Path) -> None:
+    weights = workplace / "llm" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    process = start(workplace, *LAUNCH, "broken")
+    out, err = process.finish(timeout=90)
+    assert process.returncode == 2, out + err
+    assert err.startswith("error: ")
+    assert "no causal LM could be loaded" in err
+    assert "Traceback" not in err
+    assert not (workplace / "sweeps" / "broken").exists()

@@ -1,0 +1,265 @@
+"""Many runs on one frozen LLM: admitted by measured bytes, stepped together or in turn."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from trainables.config import PretrainConfig
+from trainables.errors import OutOfMemoryError, TrialEndedError
+from trainables.files import wait_for_room
+from trainables.llm.frozen import FrozenLLM
+from trainables.packing.memory import Footprint, free_bytes
+from trainables.packing.protocol import CRASHED, LANES_IN_TURN, Assignment, Link
+from trainables.training.batches import DeviceInputs
+from trainables.training.checkpoint import save_beside
+from trainables.training.diagnosis import Finding
+from trainables.training.pretraining import Pretraining, Report, set_determinism
+from trainables.training.run import Run
+from trainables.training.step import train_step
+
+MOST_LANES = 16
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Lane:
+    """A run with what it needs."""
+
+    key: str
+    directory: Path
+    state_bytes: int
+    step_bytes: float
+    pretraining: Pretraining
+    first_step_at: float | None = None  # seconds since 1970; told with the first report
+
+    @property
+    def run(self) -> Run:
+        return self.pretraining.run
+
+
+class Lanes:
+    """The runs of one process. None of them can see, disturb or starve another.
+
+    ``together`` steps as many runs at once as the budget of bytes allows, else one after the
+    other; every run's losses are those it would have alone (bit for bit in turn).
+    """
+
+    def __init__(
+        self,
+        llm: FrozenLLM,
+        inputs: DeviceInputs,
+        footprint: Footprint,
+        *,
+        together: bool,
+        budget: float,
+        late: Finding | None = None,
+    ) -> None:
+        """``late``: what is to be said of this process's initialisation, with the first report."""
+        self._llm = llm
+        self._inputs = inputs
+        self._footprint = footprint
+        self._together = together
+        self._budget = budget
+        self._late = late
+        self._waiting: deque[tuple[str, Assignment]] = deque()
+        self._room_may_have_come = False
+        self._lanes: dict[str, Lane] = {}
+        self._turn: deque[Lane] = deque()  # the runs that have steps to make
+        self.seconds_in_steps = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether ``work`` has something to do before anything else is said."""
+        return bool(self._turn) or (bool(self._waiting) and self._room_may_have_come)
+
+    def assign(self, key: str, assignment: Assignment) -> None:
+        """Take a run in as soon as there is room for it."""
+        self._waiting.append((key, assignment))
+        self._room_may_have_come = True
+
+    def go_on(self, key: str) -> None:
+        """Let a run that has reported begin its next epoch."""
+        lane = self._lanes.get(key)
+        if lane is not None and lane not in self._turn:
+            lane.run.start_epoch()
+            self._turn.append(lane)
+
+    def release(self, key: str) -> None:
+        """Forget a run, wherever it is."""
+        self._lanes.pop(key, None)
+        self._turn = deque(lane for lane in self._turn if lane.key != key)
+        self._waiting = deque(item for item in self._waiting if item[0] != key)
+        self._room_may_have_come = True
+
+    def save(self) -> None:
+        """Checkpoints of all runs that are in the middle of an epoch, as far as there is room."""
+        for lane in self._lanes.values():
+            if lane.run.in_epoch and len(lane.run.series):
+                try:
+                    save_beside(lane.directory, lane.run, lane.pretraining.history)
+                except OSError as error:  # the one before has to do
+                    _log.warning("%s: no checkpoint in mid-epoch: %s", lane.directory, error)
+
+    def work(self) -> Iterator[tuple[str, Report]]:
+        """Admit what fits, then one step of the runs whose turn it is; reports by key.
+
+        The last report of a run says by ``outcome`` how it ended: finished, stopped early,
+        diverged, out of memory, or crashed, with the reason in ``message``.
+        """
+        yield from self._admit()
+        lanes = self._next_together()
+        if not lanes:
+            return
+        start = time.perf_counter()
+        ended = train_step([lane.run for lane in lanes], self._llm)
+        self.seconds_in_steps += time.perf_counter() - start
+        for lane in lanes:
+            lane.first_step_at = lane.first_step_at or time.time()
+            if lane.run in ended:
+                yield lane.key, self._end(lane, ended[lane.run])
+            elif lane.run.in_epoch:
+                self._turn.append(lane)
+            else:
+                yield lane.key, self._report(lane)
+
+    def _admit(self) -> Iterator[tuple[str, Report]]:
+        while self._waiting:
+            key, assignment = self._waiting.popleft()
+            try:
+                state = self._footprint.state(assignment.config)
+                step = self._footprint.step(assignment.config)
+                if state + step > self._budget:
+                    raise _too_large(assignment.config, state + step, self._budget)
+                held = sum(lane.state_bytes for lane in self._lanes.values())
+                largest = max([step, *(lane.step_bytes for lane in self._lanes.values())])
+                if held + state + largest > self._budget:
+                    self._waiting.appendleft((key, assignment))
+                    break  # until a lane is released
+                self._open(key, assignment, state, step)
+            except Exception as error:  # noqa: BLE001 - the other runs must go on
+                yield key, _ending(error, {})
+        self._room_may_have_come = False
+
+    def _open(self, key: str, assignment: Assignment, state: int, step: float) -> None:
+        """Build the run, put it where its checkpoint was, begin an epoch: its turn is next."""
+        set_determinism(assignment.config.training.deterministic, self._inputs.device)
+        pretraining = Pretraining(assignment.config, self._inputs, self._llm)
+        if assignment.checkpoint is not None:
+            pretraining.resume(Path(assignment.checkpoint), inherited=assignment.inherited)
+        lane = Lane(key, Path(assignment.directory), state, step, pretraining)
+        self._lanes[key] = lane
+        lane.run.begin_epoch()
+        self._turn.appendleft(lane)
+
+    def _next_together(self) -> list[Lane]:
+        """The lanes of the next step: one, or as many as there is room for."""
+        room = self._budget - sum(lane.state_bytes for lane in self._lanes.values())
+        chosen: list[Lane] = []
+        while self._turn:
+            taken = sum(lane.step_bytes for lane in chosen)
+            if chosen and (not self._together or taken + self._turn[0].step_bytes > room):
+                break
+            chosen.append(self._turn.popleft())
+        return chosen
+
+    def _report(self, lane: Lane) -> Report:
+        try:
+            report = lane.pretraining.end_epoch()
+            report["findings"] += self._once()
+            save = partial(save_beside, lane.directory, lane.run, lane.pretraining.history)
+            path = wait_for_room(save, lane.directory, _log.warning)
+        except Exception as error:  # noqa: BLE001 - the other runs must go on
+            return self._end(lane, error)
+        if report["last"]:
+            self.release(lane.key)
+        return {**report, "checkpoint": str(path), "first_step_at": lane.first_step_at}
+
+    def _once(self) -> list[dict[str, str]]:
+        late, self._late = self._late, None
+        return [asdict(late)] if late else []
+
+    def _end(self, lane: Lane, error: Exception) -> Report:
+        self.release(lane.key)
+        history = lane.pretraining.history
+        return _ending(error, history[-1] if history else {})
+
+
+def serve(lanes: Lanes, link: Link) -> None:
+    """Train what comes over the link until it says ``close``."""
+    while True:
+        for command in link.receive(wait=not lanes.busy):
+            match command.kind:
+                case "assign" if command.assignment is not None:
+                    lanes.assign(command.key, command.assignment)
+                case "go_on":
+                    lanes.go_on(command.key)
+                case "release":
+                    lanes.release(command.key)
+                case "save":
+                    lanes.save()
+                    link.saved()
+                case "close":
+                    return
+        for key, report in lanes.work():
+            report["seconds_in_steps"] = lanes.seconds_in_steps
+            link.send(key, report)
+
+
+@dataclass(frozen=True)
+class LanePlan:
+    """How many lanes a host has, whether they step together, and why."""
+
+    lanes: int
+    together: bool
+    reason: str
+
+
+def plan_lanes(
+    wanted: int | None,
+    config: PretrainConfig,
+    device: torch.device,
+    footprint: Footprint,
+    budget: float,
+) -> LanePlan:
+    """``wanted`` lanes, or as many as pay: two in turn on a CPU, all that fit on a GPU."""
+    if device.type == "cpu":
+        lanes = LANES_IN_TURN if wanted is None else wanted
+        return LanePlan(lanes, False, "in turn: on a CPU a joint step is no faster per trial")
+    lane = footprint.state(config) + footprint.step(config)
+    lanes = min(MOST_LANES, max(1, int(budget // lane))) if wanted is None else wanted
+    return LanePlan(
+        lanes,
+        True,
+        f"in one pass: a lane needs {lane / 2**20:.0f} MiB, {budget / 2**20:.0f} MiB are free",
+    )
+
+
+def budget_of(device: torch.device, sharers: int) -> float:
+    """The bytes that one of ``sharers`` processes on this machine may take for its runs."""
+    return free_bytes(device) / (1 if device.type == "cuda" else sharers)
+
+
+def _ending(error: Exception, last: Report) -> Report:
+    """The last report of a run that could not go on, with the figures of its last epoch."""
+    ending = {"epoch": 0, "step": 0, **last, "last": True}
+    if isinstance(error, TrialEndedError):
+        return {**ending, "outcome": error.status, "message": error.message}
+    _log.warning("a run crashed:\n%s", "".join(traceback.format_exception(error)))
+    return {**ending, "outcome": CRASHED, "message": f"{type(error).__name__}: {error}"}
+
+
+def _too_large(config: PretrainConfig, needed: float, budget: float) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"a step of batch_size {config.training.batch_size} needs about {needed / 2**30:.1f} GiB, "
+        f"but there are {budget / 2**30:.1f} GiB; lower training.batch_size",
+        0,
+    )

@@ -1,0 +1,87 @@
+"""How much memory there is and how much a run needs, measured before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from trainables.config import PretrainConfig
+from trainables.llm.frozen import FrozenLLM
+from trainables.training.batches import DeviceInputs
+from trainables.training.run import make_encoder
+
+BYTES_PER_PARAMETER = 16  # float32: the weight, its gradient, AdamW's two moments
+MARGIN = 1.2  # allocators round up, and kernels need room to work in
+PROBE_ROWS = (2, 4)
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_bytes(device: torch.device) -> int:
+    """What this process could still take on the device, or of the machine's memory."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + reserved)
+    meminfo = dict(
+        line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
+    )
+    machine = int(meminfo["MemAvailable"].split()[0]) * 1024
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
+        statistics = dict(map(str.split, (CGROUP / "memory.stat").read_text().splitlines()))
+        used -= int(statistics.get("inactive_file", 0))  # read files that can be forgotten
+    except (OSError, ValueError):  # no container, or one without a limit
+        return machine
+    return min(machine, limit - used)
+
+
+class Footprint:
+    """What a run of any configuration takes on this LLM and data, in bytes."""
+
+    def __init__(self, llm: FrozenLLM, inputs: DeviceInputs) -> None:
+        self._inputs = inputs
+        self._longest = int(inputs.token_ids.shape[-1])
+        self._per_token = MARGIN * _activation_bytes_per_token(llm, self._longest)
+
+    def state(self, config: PretrainConfig) -> int:
+        """What a run holds between its steps: encoder, gradients, optimiser."""
+        with torch.device("meta"):
+            encoder = make_encoder(config, self._inputs)
+        parameters = sum(p.numel() for p in encoder.get_trainable_parameters())
+        return BYTES_PER_PARAMETER * parameters + self._inputs.tool_embeddings.nbytes
+
+    def step(self, config: PretrainConfig) -> float:
+        """What a step takes on top, if all its texts were the longest."""
+        return config.training.batch_size * self._longest * self._per_token
+
+
+def _activation_bytes_per_token(llm: FrozenLLM, length: int) -> float:
+    """What one more token of a batch adds to a step, measured on the LLM.
+
+    The tensors kept for the backward pass are counted where they are kept, each storage once;
+    the difference of two batch sizes leaves out whatever does not grow with the batch.
+    """
+    small, large = (_saved_bytes(llm, rows, length) for rows in PROBE_ROWS)
+    return (large - small) / ((PROBE_ROWS[1] - PROBE_ROWS[0]) * length)
+
+
+def _saved_bytes(llm: FrozenLLM, rows: int, length: int) -> int:
+    frozen = {p.untyped_storage().data_ptr() for p in llm.model.parameters()}
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in frozen:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    soft = torch.zeros(rows, llm.hidden_size, device=llm.device, requires_grad=True)
+    ids = torch.zeros(rows, length, dtype=torch.int32, device=llm.device)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = llm.token_losses(soft, ids, torch.full((rows,), length))
+    del losses
+    return sum(saved.values())

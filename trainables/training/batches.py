@@ -1,0 +1,64 @@
+"""The shared inputs on the training device, and the batches cut from them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.inputs.shared_inputs import SharedInputs
+
+CPU = torch.device("cpu")
+# Batches are cut from groups of this many, sorted by length: less padding, still at random.
+BATCHES_PER_GROUP = 8
+
+
+class Batch(NamedTuple):
+    """B configurations with one target text each, L tokens the longest of them."""
+
+    tool_index: Tensor  # [B]
+    features: Tensor  # [B, R]
+    token_ids: Tensor  # [B, L], right-padded
+    counts: Tensor  # [B], real tokens per row; on the CPU, because sizes depend on it
+
+
+class DeviceInputs:
+    """The shared arrays as tensors on the training device."""
+
+    def __init__(self, inputs: SharedInputs, device: torch.device) -> None:
+        self.device = device
+        self.source = inputs
+        self.tool_embeddings = _tensor(inputs.tool_embeddings, device)
+        self.name_embeddings = _tensor(inputs.name_embeddings, device)
+        self.tool_index = _tensor(inputs.tool_index, device)
+        self.features = _tensor(inputs.features, device)
+        self.token_ids = _tensor(inputs.token_ids, device)
+        self.token_counts = _tensor(inputs.token_counts, CPU)  # CPU: sizes are needed
+        self.train_rows = _tensor(inputs.train_rows, CPU)
+        self.val_rows = _tensor(inputs.val_rows, CPU)
+
+    @property
+    def num_templates(self) -> int:
+        return self.token_ids.shape[1]
+
+    def batch(self, rows: Tensor, templates: Tensor) -> Batch:
+        """rows [B], templates [B], both on the CPU; trimmed to the longest text among them."""
+        counts = self.token_counts[rows, templates]
+        longest = int(counts.max())
+        on_device, templates_on_device = rows.to(self.device), templates.to(self.device)
+        return Batch(
+            self.tool_index[on_device],
+            self.features[on_device],
+            self.token_ids[on_device, templates_on_device, :longest],
+            counts,
+        )
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    """A view on the CPU: arrays from the object store are read-only, and so are we."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array).to(device)

@@ -1,0 +1,149 @@
+"""The Ray Train worker that is a host: one frozen LLM, many runs in its lanes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.train
+from ray.actor import ActorHandle
+
+from trainables.config import PretrainConfig
+from trainables.training.startup_time import lateness, registry_prompts
+from trainables.workers.object_store import get_inputs
+
+# The trial that drives a run and the run's controller load this module, too. What only workers
+# need (torch, transformers) is imported where it is used: seconds per process.
+if TYPE_CHECKING:
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    from trainables.inputs.shared_inputs import SharedInputs
+    from trainables.llm.frozen import FrozenLLM
+from trainables.workers.environment import (
+    FLEET_POLL_SECONDS,
+    POLL_INTERVAL,
+    run_config,
+    scaling_config,
+)
+from trainables.workers.link import POLL_SECONDS, SwitchboardLink
+
+HOST_RESTARTS = 20
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """What every host of a fleet gets; ``inputs`` is None if they are still to be prepared."""
+
+    config: PretrainConfig
+    inputs: ray.ObjectRef | None
+    switchboard: ActorHandle
+    lanes: int | None
+    hosts: int
+    elastic: bool = False
+
+
+def host_worker(loop_config: dict[str, Any]) -> None:
+    """Load the frozen LLM once, then train whatever runs the switchboard puts into the lanes.
+
+    Raises nothing if it cannot start: the switchboard is told, and others stop waiting.
+    """
+    began = time.perf_counter()
+    import torch
+
+    from trainables.errors import UserError
+    from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+    from trainables.packing.lanes import Lanes, budget_of, plan_lanes, serve
+    from trainables.packing.memory import Footprint
+    from trainables.training.batches import DeviceInputs
+
+    settings: HostSettings = loop_config["settings"]
+    device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
+    if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    link = SwitchboardLink(settings.switchboard)
+    context = ray.train.get_context()
+    try:
+        dtype = select_dtype(settings.config.training.precision, device)
+        llm = FrozenLLM.load(settings.config.model, device, dtype)
+        inputs = DeviceInputs(_shared_inputs(settings, llm), device)
+        budget = budget_of(device, context.get_local_world_size())
+        footprint = Footprint(llm, inputs)
+        plan = plan_lanes(settings.lanes, settings.config, device, footprint, budget)
+    except UserError as error:
+        link.put("error", error)
+        return
+    except Exception as error:  # noqa: BLE001 - a restart would only meet it again
+        link.put("error", UserError(f"a host could not start: {type(error).__name__}: {error}"))
+        return
+    prompts = registry_prompts(settings.config) if settings.inputs is None else []
+    late = lateness(settings.config, began, prompts, device.type == "cuda")
+    about = {
+        "pid": os.getpid(),
+        "node": context.get_node_rank(),
+        "reason": plan.reason,
+        "joined": time.time(),
+    }
+    link.join(plan.lanes, about)
+    lanes = Lanes(llm, inputs, footprint, together=plan.together, budget=budget, late=late)
+    serve(lanes, link)
+
+
+def make_fleet(
+    settings: HostSettings, *, name: str, storage_path: str, callbacks: Sequence[Any]
+) -> DataParallelTrainer:
+    """A Ray Train run of ``settings.hosts`` hosts; of fewer, while a joined cluster has no more.
+
+    The hosts need no process group: nothing that one computes depends on another. Nor do they
+    read Ray datasets, and their placement group ends with the controller that made it: the actors
+    that Ray Train starts for these are left out, because the hosts would wait for them.
+    """
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        get_or_create_autoscaling_coordinator,
+    )
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import (
+        PlacementGroupCleanerCallback,
+    )
+    from ray.train.v2._internal.execution.callback import RayTrainCallback
+    from ray.train.v2._internal.state.state_actor import get_or_create_state_actor
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    class FleetTrainer(DataParallelTrainer):
+        def _create_default_callbacks(self) -> list[RayTrainCallback]:
+            unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [c for c in super()._create_default_callbacks() if not isinstance(c, unused)]
+
+    os.environ[POLL_INTERVAL] = FLEET_POLL_SECONDS
+    # The controller would make these one after the other, and wait for each.
+    get_or_create_state_actor()
+    get_or_create_autoscaling_coordinator()
+    elastic = settings.elastic and settings.hosts > 1
+    return FleetTrainer(
+        host_worker,
+        train_loop_config={"settings": settings},
+        scaling_config=scaling_config((1, settings.hosts) if elastic else settings.hosts),
+        run_config=run_config(name, storage_path, callbacks, HOST_RESTARTS),
+    )
+
+
+def _shared_inputs(settings: HostSettings, llm: FrozenLLM) -> SharedInputs:
+    """From the object store; if nobody has prepared them yet, the first host does it for all."""
+    if settings.inputs is not None:
+        return get_inputs(settings.inputs)
+    from trainables.inputs.checked_data import read_data
+    from trainables.inputs.preparing import embed_tools, prepare_inputs
+
+    board = settings.switchboard
+    if ray.train.get_context().get_world_rank() == 0 and ray.get(board.inputs.remote(0)) is None:
+        data = read_data(settings.config)
+        embeddings = embed_tools(llm, settings.config, data.tools, lambda line: None)
+        ray.get(board.share.remote(prepare_inputs(llm, data, embeddings)))
+    while (reference := ray.get(board.inputs.remote(POLL_SECONDS))) is None:
+        pass
+    return get_inputs(reference[0])

@@ -1,0 +1,54 @@
+"""The command ``verify``."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trainables.config import DEFAULT_CONFIG
+from trainables.errors import UserError, did_you_mean
+
+# In the order of the lines; the last starts Ray.
+MODULES = (
+    "semantic_encoder",
+    "resource_mlp",
+    "gated_fusion",
+    "encoder",
+    "loss",
+    "checkpoint",
+    "llm",
+    "data",
+    "object_store",
+)
+
+
+def add_verify(commands: Any) -> None:
+    text = "check that every part does what it promises; needs no training data"
+    parser = commands.add_parser("verify", help=text, description=text, allow_abbrev=False)
+    text = f"of {', '.join(MODULES)}; default: all"
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=text)
+    text = "whose LLM and data are checked"
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, metavar="TRAIN.yaml", help=text
+    )
+    text = "set any key; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help=text)
+    parser.set_defaults(command=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from trainables.config import load_config
+
+    for name in options.modules:
+        if name not in MODULES:
+            raise UserError(
+                f"there is nothing called `{name}` to verify{did_you_mean(name, MODULES)}; "
+                f"MODULE is one of {', '.join(MODULES)}"
+            )
+    config = load_config(options.config, options.set)
+    from tuning.verification.run import verify
+
+    chosen = [name for name in MODULES if name in options.modules or not options.modules]
+    return 0 if verify(chosen, config, partial(print, flush=True)) else 1

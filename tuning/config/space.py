@@ -1,0 +1,194 @@
+"""Search spaces applied: checked against a training configuration, drawn from, filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
+from trainables.config import PretrainConfig
+from trainables.errors import ConfigError, did_you_mean
+from trainables.llm.location import check_available, check_heads, llm_hidden_size
+from trainables.yaml_config import build, set_dotted
+
+HEADS = "model.num_attention_heads"
+SECTIONS = ("model", "training")
+# What every trial of a sweep must share: the frozen LLM, and what early stopping reckons with.
+SHARED = (
+    "model.llm_model",
+    "model.cache_dir",
+    "model.trust_remote_code",
+    "training.precision",
+    "training.num_epochs",
+    "training.stop_stuck_gates",
+)
+# What may change in the middle of a training: neither shapes nor the number of steps depend on it.
+CHANGEABLE = (
+    "training.learning_rate",
+    "training.gate_lr_multiplier",
+    "training.weight_decay",
+    "training.max_grad_norm",
+    "model.dropout",
+    "model.num_attention_heads",
+)
+# What only the gated architecture reads.
+GATED_ONLY = (
+    "training.gate_lr_multiplier",
+    "model.d_resource",
+    "model.resource_tokens",
+    "model.normalize",
+)
+ARCHITECTURE = "model.architecture"
+GATED = "gated_fusion"
+MAX_HEADS = 32
+MIN_HEAD_SIZE = 8
+
+
+class Draw(Protocol):
+    """The part of an Optuna trial that a search space needs."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+def searchable_keys() -> list[str]:
+    """Every dotted key of a training that may vary between trials."""
+    return [
+        f"{section}.{key}"
+        for section in SECTIONS
+        for key in PretrainConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        if f"{section}.{key}" not in SHARED
+    ]
+
+
+def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> SearchSpace:
+    """Every key must exist, every bound and choice be valid; ``choices: auto`` is filled in."""
+    known = searchable_keys()
+    filled: dict[str, Range] = {}
+    for key, spec in space.root.items():
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise ConfigError(
+                f"{source}: `{key}` cannot be searched{hint}; searchable: {', '.join(known)}"
+            )
+        if isinstance(spec, Choice) and spec.choices == "auto":
+            spec = spec.model_copy(update={"choices": _auto_choices(key, config, source)})
+        if isinstance(spec, FloatRange) and _takes_whole_numbers(key):
+            raise ConfigError(f"{source}: `{key}` takes whole numbers; use `type: int`")
+        for value in spec.extremes():
+            with_params(config, {**(spec.when or {}), key: value}, f"{source}: search space")
+        if key in GATED_ONLY:
+            _check_has_effect(key, spec, space, config, source)
+        filled[key] = spec
+    checked = SearchSpace(filled)
+    size = llm_hidden_size(config.model)
+    for heads in searched_heads(checked, config) if size else ():
+        check_heads(heads, size or 0, f"{source}: `{HEADS}`")
+    return checked
+
+
+def _check_has_effect(
+    key: str, spec: Range, space: SearchSpace, config: PretrainConfig, source: str
+) -> None:
+    """A key of the gate must not vary in trials whose architecture has no gate."""
+    searched = space.root.get(ARCHITECTURE)
+    possible = searched.extremes() if searched else [config.model.architecture]
+    possible = [(spec.when or {}).get(ARCHITECTURE, name) for name in possible]
+    for name in possible:
+        if name != GATED:
+            raise ConfigError(
+                f"{source}: `{key}` has no effect where `{ARCHITECTURE}` is {name}; give it "
+                f"`when: {{{ARCHITECTURE}: {GATED}}}`"
+            )
+
+
+def check_points(points: Sequence[Mapping[str, Any]], config: PretrainConfig, source: str) -> None:
+    """Parameters that are tried without being drawn must give trainings, too."""
+    for number, point in enumerate(points):
+        where = f"{source}: `warm_start.{number}`"
+        trial, size = with_params(config, point, where), llm_hidden_size(config.model)
+        if size:
+            check_heads(trial.model.num_attention_heads, size, f"{where}: `{HEADS}`")
+
+
+def changeable(space: SearchSpace) -> dict[str, Range]:
+    """The part of a space that may change while a trial trains."""
+    return {
+        key: spec
+        for key, spec in space.root.items()
+        if key in CHANGEABLE and not isinstance(spec, Fixed) and not spec.when
+    }
+
+
+def searched_heads(space: SearchSpace, config: PretrainConfig) -> list[int]:
+    """Every number of attention heads that a trial may get."""
+    spec, default = space.root.get(HEADS), [config.model.num_attention_heads]
+    match spec:
+        case None:
+            return default
+        case IntRange():
+            heads = list(range(spec.low, spec.high + 1, spec.step))
+        case _:
+            heads = [int(value) for value in spec.extremes()]
+    return heads + default if spec.when else heads
+
+
+def with_params(config: PretrainConfig, params: Mapping[str, Any], where: str) -> PretrainConfig:
+    """The configuration of one trial."""
+    mapping, known = config.model_dump(), searchable_keys()
+    for key, value in params.items():
+        if key not in known:
+            raise ConfigError(f"{where}: `{key}` cannot be searched{did_you_mean(key, known)}")
+        set_dotted(mapping, key.split("."), value, where)
+    return build(PretrainConfig, mapping, where)
+
+
+def searched_values(config: PretrainConfig, space: SearchSpace) -> dict[str, Any]:
+    """What the keys of a space are in a configuration that does not search them."""
+    mapping = config.model_dump()
+    pairs = (key.split(".") for key in space.root)
+    return {f"{section}.{name}": mapping[section][name] for section, name in pairs}
+
+
+def draw(space: SearchSpace, trial: Draw) -> dict[str, Any]:
+    """One point of the space; the only place where inclusive bounds meet the sampler's."""
+    params: dict[str, Any] = {}
+    for key, spec in space.root.items():
+        if spec.when and any(params.get(other) != value for other, value in spec.when.items()):
+            continue
+        match spec:
+            case FloatRange():
+                value: Any = trial.suggest_float(
+                    key, spec.low, spec.high, step=spec.step, log=spec.log
+                )
+            case IntRange():
+                value = trial.suggest_int(key, spec.low, spec.high, step=spec.step, log=spec.log)
+            case Choice():
+                value = trial.suggest_categorical(key, spec.choices)
+            case Fixed():
+                value = spec.value
+        params[key] = value
+    return params
+
+
+def _takes_whole_numbers(key: str) -> bool:
+    section, name = key.split(".")
+    fields = PretrainConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+    return fields[name].annotation in (int, int | None)
+
+
+def _auto_choices(key: str, config: PretrainConfig, source: str) -> list[int]:
+    """Powers of two that divide D and leave each head at least 8 dimensions."""
+    if key != HEADS:
+        raise ConfigError(f"{source}: `choices: auto` is for `{HEADS}` only; list the choices")
+    size = llm_hidden_size(config.model)
+    if size is None:
+        check_available(config.model)
+        raise ConfigError(f"{source}: `{HEADS}: choices: auto`: D is unknown; list the choices")
+    powers = [2**i for i in range(MAX_HEADS.bit_length()) if 2**i <= MAX_HEADS]
+    return [h for h in powers if size % h == 0 and size // h >= MIN_HEAD_SIZE] or [1]

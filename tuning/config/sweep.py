@@ -1,0 +1,336 @@
+"""The configuration of a sweep: one YAML file, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import Field, PlainValidator, model_validator
+
+from search_spaces.schema import SearchSpace
+from trainables.config import DEFAULT_CONFIG, PathText, PretrainConfig, Section, parse_config
+from trainables.errors import ConfigError, did_you_mean
+from trainables.files import exists
+from trainables.metrics import OBJECTIVES
+from trainables.yaml_config import apply_overrides, build, read_yaml, shown
+from tuning.config.space import CHANGEABLE, changeable, check_points, check_space
+from tuning.history.manifest import SWEEP_NAME
+from tuning.terminal import PROJECT
+
+DEFAULT_SPACE = PROJECT / "search_spaces" / "default.yaml"
+MOST = 10**6
+MOST_SECONDS = 1e9
+DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*(s|m|h|d)")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class _Search(Section):
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sampler.")
+
+
+class TPESearch(_Search):
+    """Tree-structured Parzen estimator, Optuna's default."""
+
+    type: Literal["tpe"] = "tpe"
+    startup_trials: int = Field(
+        10, ge=0, le=10**6, description="Random trials before the model is used."
+    )
+
+
+class RandomSearch(_Search):
+    """Independent draws."""
+
+    type: Literal["random"]
+
+
+class QMCSearch(_Search):
+    """A quasi-random sequence that fills the space evenly."""
+
+    type: Literal["qmc"]
+
+
+class CMAESSearch(_Search):
+    """Covariance matrix adaptation; categorical keys are drawn at random."""
+
+    type: Literal["cma_es"]
+
+
+class GPSearch(_Search):
+    """Gaussian process with expected improvement."""
+
+    type: Literal["gp"]
+
+
+Search = Annotated[
+    TPESearch | RandomSearch | QMCSearch | CMAESSearch | GPSearch, Field(discriminator="type")
+]
+
+
+class ASHA(Section):
+    """Successive halving with rungs at grace_epochs x reduction_factor^k.
+
+    Asynchronous, in the order of arrival, unless the sweep is deterministic.
+    """
+
+    type: Literal["asha"] = "asha"
+    grace_epochs: int = Field(1, ge=1, le=10**6, description="No trial stops before this epoch.")
+    reduction_factor: int = Field(
+        3, ge=2, le=10**6, description="One of this many goes on at a rung."
+    )
+
+
+class Median(Section):
+    """Stops a trial whose best value is worse than the median of the others' averages."""
+
+    type: Literal["median"]
+    grace_epochs: int = Field(1, ge=1, le=10**6, description="No trial stops before this epoch.")
+    min_trials: int = Field(3, ge=1, description="Trials to compare with, at least.")
+
+
+class HyperBand(Section):
+    """Brackets of trials that are paused at their rungs until the bracket decides."""
+
+    type: Literal["hyperband"]
+    reduction_factor: int = Field(
+        3, ge=2, le=10**6, description="One of this many goes on at a rung."
+    )
+
+
+class PBT(Section):
+    """Population based training: bad trials take over good ones' weights, perturbed."""
+
+    type: Literal["pbt"]
+    interval_epochs: int = Field(
+        2, ge=1, le=10**6, description="Epochs between two comparisons of the population."
+    )
+    quantile_fraction: float = Field(
+        0.25, gt=0, le=0.5, description="The worst share copies from the best share."
+    )
+    resample_probability: float = Field(
+        0.25, ge=0, le=1, description="A parameter is drawn anew instead of perturbed."
+    )
+
+
+class NoScheduler(Section):
+    """Every trial runs to its end."""
+
+    type: Literal["none"]
+
+
+Scheduler = Annotated[ASHA | Median | HyperBand | PBT | NoScheduler, Field(discriminator="type")]
+
+
+def _count_or_auto(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and 1 <= value <= MOST):
+        return value
+    raise ValueError(f"{shown(value)}, but must be `auto` or a whole number from 1 to {MOST}")
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str) and (found := DURATION.fullmatch(value.strip())):
+        return float(found[1]) * SECONDS[found[2]]
+    if type(value) in (int, float) and 0 < value <= MOST_SECONDS:
+        return float(value)
+    raise ValueError(f"{shown(value)}, but must be a time such as 45s, 90m, 12h or 2d")
+
+
+Duration = Annotated[float, PlainValidator(_seconds)]
+Count = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
+
+
+class PackedExecution(Section):
+    """A fleet of hosts, each with one frozen LLM and lanes for several trials."""
+
+    type: Literal["packed"] = "packed"
+    hosts: Count = Field(
+        "auto",
+        description="Processes that train; auto: one per GPU, or per core without GPUs. On a "
+        "cluster that was there before, the most that it may have when it grows.",
+    )
+    lanes: Count = Field(
+        "auto", description="Trials at a time on a host; auto: by the memory that one needs."
+    )
+
+
+class DedicatedExecution(Section):
+    """One Ray Train run per trial, for trials that need several GPUs."""
+
+    type: Literal["dedicated"]
+    workers_per_trial: int = Field(
+        1,
+        ge=1,
+        le=10**6,
+        description="Workers of a trial; a GPU each, a core each without GPUs.",
+    )
+
+
+Execution = Annotated[PackedExecution | DedicatedExecution, Field(discriminator="type")]
+
+PART = "a path or a mapping of keys to values"
+TYPED = {"search": Search, "scheduler": Scheduler, "execution": Execution}
+DEFAULT_TYPES = {"search": "tpe", "scheduler": "asha", "execution": "packed"}
+
+
+class SweepConfig(Section):
+    """A sweep, whole."""
+
+    train: PretrainConfig
+    search_space: SearchSpace
+    search: Search = TPESearch()
+    scheduler: Scheduler = ASHA()
+    metric: str = Field("val_loss", description="The figure that is optimised.")
+    mode: Literal["min", "max"] = Field("min", description="Whether less or more is better.")
+    num_trials: int = Field(16, ge=1, le=10**6, description="Trials in all.")
+    max_concurrent: int | None = Field(
+        None, ge=1, le=10**6, description="Trials at a time; null: what the machine can hold."
+    )
+    execution: Execution = PackedExecution()
+    storage: PathText = Field("sweeps", description="The directory of all sweeps.")
+    deterministic: bool | None = Field(
+        None,
+        description="The same file and seed give the same sweep, whatever trial is faster (median, "
+        "hyperband and pbt: the same trials, stopped as they arrive). null: on without a GPU.",
+    )
+    group: int = Field(
+        4,
+        ge=1,
+        le=10**6,
+        description="Trials that a deterministic sweep suggests and compares together; at least "
+        "as many as run at a time, or hosts will wait.",
+    )
+    retries: int = Field(
+        2, ge=0, le=10**6, description="A trial that crashes goes on from its checkpoint so often."
+    )
+    keep_best: int = Field(
+        5, ge=1, le=10**6, description="Of trials that ended, so many best keep their checkpoint."
+    )
+    time_budget: Duration | None = Field(
+        None, description="Stop in order after so long, such as 90m or 12h; resume goes on."
+    )
+    warm_start: list[dict[str, Any]] = Field(
+        [], description="Parameters that are tried first; filled in by --warm_start_from."
+    )
+    log_wandb: bool = Field(False, description="One W&B run per trial.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _types_have_defaults(cls, values: Any) -> Any:
+        """``search: {seed: 7}`` means the default type with another seed."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        for key, default in DEFAULT_TYPES.items():
+            if isinstance(filled.get(key), Mapping):
+                filled[key] = {"type": default, **filled[key]}
+        return filled
+
+
+@dataclass(frozen=True)
+class ResolvedSweep:
+    """A checked sweep and the directory it belongs to."""
+
+    name: str
+    config: SweepConfig
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.config.storage).expanduser().absolute() / self.name
+
+
+def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
+    """Read a sweep's YAML (None: all defaults), apply overrides, check every key and value."""
+    source = str(path) if path else "default sweep"
+    base = path.parent if path else PROJECT
+    mapping = dict(read_yaml(path)) if path else {}
+    train, train_base, train_source = _part(
+        mapping.get("train"), DEFAULT_CONFIG, base, f"{source}: train"
+    )
+    space, _, space_source = _part(
+        mapping.get("search_space"), DEFAULT_SPACE, base, f"{source}: search_space"
+    )
+    mapping |= {"train": train, "search_space": space}
+    for override in sorted(overrides, key=_rank):
+        mapping = _without_other_types(apply_overrides(mapping, [override]), _key(override))
+        if isinstance(mapping["train"], str):  # --set train=PATH
+            train, train_base, train_source = _part(mapping["train"], DEFAULT_CONFIG, base, source)
+            mapping["train"] = train
+        if isinstance(mapping["search_space"], str):
+            space, _, space_source = _part(mapping["search_space"], DEFAULT_SPACE, base, source)
+            mapping["search_space"] = space
+    if not isinstance(mapping["train"], Mapping):
+        raise ConfigError(f"{source}: `train` is {shown(mapping['train'])}, but must be {PART}")
+    checked = parse_config(mapping.pop("train"), source=train_source, base=train_base)
+    build(SearchSpace, mapping["search_space"], space_source)
+    config = build(SweepConfig, {**mapping, "train": checked}, source)
+    if config.metric not in OBJECTIVES:
+        hint = did_you_mean(config.metric, OBJECTIVES)
+        raise ConfigError(
+            f"{source}: `metric` is {config.metric!r}{hint}, but must be one of "
+            f"{', '.join(OBJECTIVES)}"
+        )
+    if config.metric == "field_accuracy" and not isinstance(config.scheduler, NoScheduler):
+        raise ConfigError(
+            f"{source}: `metric` is field_accuracy, which is only known at a trial's end; "
+            "set `scheduler: {type: none}`"
+        )
+    searched = check_space(config.search_space, checked, space_source)
+    check_points(config.warm_start, checked, source)
+    if isinstance(config.scheduler, PBT) and not changeable(searched):
+        raise ConfigError(
+            f"{source}: `scheduler` is pbt, which changes parameters while a trial trains, but the "
+            f"search space has none that can be: {', '.join(CHANGEABLE)}"
+        )
+    return config.model_copy(update={"search_space": searched})
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _rank(override: str) -> int:
+    """``train=...`` and ``search.type=...`` come before what changes a value in them."""
+    key = _key(override)
+    return 0 if key in ("train", "search_space") else 1 if key.endswith(".type") else 2
+
+
+def _without_other_types(mapping: dict[str, Any], changed: str) -> dict[str, Any]:
+    """After ``--set scheduler.type=none``: without what only the type before it had."""
+    section, _, key = changed.partition(".")
+    values = mapping.get(section)
+    if section not in TYPED or key != "type" or not isinstance(values, Mapping):
+        return mapping
+    for kind in get_args(get_args(TYPED[section])[0]):
+        if values["type"] in get_args(kind.model_fields["type"].annotation):
+            return {**mapping, section: {k: v for k, v in values.items() if k in kind.model_fields}}
+    return mapping
+
+
+def check_name(name: str) -> str:
+    """A sweep's name becomes a directory, and must stay inside the storage."""
+    if not SWEEP_NAME.fullmatch(name):
+        raise ConfigError(
+            f"the name {name!r} cannot be used; letters, digits, `_`, `-` and `.` are allowed, up "
+            "to 100, the first a letter or digit"
+        )
+    return name
+
+
+def _part(value: Any, default: Path, base: Path, where: str) -> tuple[dict[str, Any], Path, str]:
+    """A mapping given in place or by path: (mapping, base of its relative paths, its name)."""
+    if isinstance(value, Mapping):
+        return dict(value), base, where
+    if value is None:
+        return read_yaml(default), default.parent, str(default)
+    if not isinstance(value, str):
+        raise ConfigError(f"{where} is {shown(value)}, but must be {PART}")
+    path = next((p for p in (base / value, Path(value)) if exists(p, where)), Path(value))
+    return read_yaml(path), path.parent, str(path)
+
+
+def dump_sweep(config: SweepConfig) -> str:
+    """The resolved sweep as YAML that ``load_sweep`` reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

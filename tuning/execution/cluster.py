@@ -1,0 +1,122 @@
+"""The Ray cluster a sweep runs on: started here or joined, with its chatter sent to a file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from trainables.errors import UserError
+from trainables.workers.environment import RAY_TRAIN_ENVIRONMENT
+from tuning.terminal import PROJECT
+
+NEVER = "1000000000"
+ENVIRONMENT = {
+    **RAY_TRAIN_ENVIRONMENT,
+    # The sweep has a history of its own. A snapshot of Tune's at the end is for those who read it.
+    "TUNE_GLOBAL_CHECKPOINT_S": NEVER,
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # A trial that diverges in its first epoch has no val_loss, and field_accuracy is known only at
+    # the end. SweepCallback sees to it that no epoch is without its figures.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's takes most of a driver's time
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table; the sweep has a better one
+}
+
+
+class RayStartError(UserError):
+    """No cluster could be started or joined."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the cluster offers; a slot is a GPU, or a core where there are none."""
+
+    slots: int
+    has_gpu: bool
+    dashboard: str | None
+    joined: bool = False  # others started it, and may add machines to it or take them away
+
+
+@contextlib.contextmanager
+def ray_cluster(log_file: Path) -> Iterator[Cluster]:
+    """Join the cluster of RAY_ADDRESS or of `ray start`, else start one for the sweep's time."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    _log_to(log_file)
+    os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
+    joined = "RAY_ADDRESS" in os.environ or _started_by_hand()
+    # Ray prints some warnings straight to the terminal; those belong to the file, too.
+    with (
+        log_file.open("a") as chatter,
+        contextlib.redirect_stderr(chatter),
+        contextlib.redirect_stdout(chatter),
+    ):
+        try:
+            context = ray.init(
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                include_dashboard=True,
+                configure_logging=False,
+                runtime_env=_runtime_env(str(PROJECT)) if joined else None,
+            )
+        except Exception as error:  # Ray has no class of its own for it
+            raise RayStartError(f"{error} Its logs: {_ray_logs()}") from error
+        try:
+            resources = ray.cluster_resources()
+            gpus = int(resources.get("GPU", 0))
+            yield Cluster(
+                slots=gpus or int(resources.get("CPU", 0)),
+                has_gpu=gpus > 0,
+                dashboard=context.dashboard_url or None,
+                joined=joined,
+            )
+        finally:
+            ray.shutdown()
+
+
+def _ray_logs() -> Path:
+    return Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray/session_latest/logs")
+
+
+def _runtime_env(project: str) -> dict[str, object]:
+    """A joined cluster's processes do not inherit this process's environment."""
+    return {"env_vars": {**ENVIRONMENT, "PYTHONPATH": project}}
+
+
+def _started_by_hand() -> bool:
+    from ray._private.utils import read_ray_address
+
+    return read_ray_address() is not None
+
+
+def check_slots(cluster: Cluster, workers: int, key: str) -> None:
+    """A trial that can never be placed would wait for ever."""
+    if workers > cluster.slots:
+        unit = "GPUs" if cluster.has_gpu else "CPU cores"
+        raise UserError(
+            f"`{key}` is {workers}, but the cluster has "
+            f"{cluster.slots} {unit}; lower it or add machines"
+        )
+
+
+def _log_to(path: Path) -> None:
+    """Ray's, Tune's and Python's warnings go to a file, not between the lines of the table."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("ray", "optuna", "py.warnings", "transformers"):
+        logger = logging.getLogger(name)
+        for other in logger.handlers:
+            other.close()
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")

@@ -1,0 +1,168 @@
+"""The fleet: one Ray Train run whose workers are the hosts of all packed trials."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.actor import ActorHandle
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.tune.experiment import Trial
+
+from trainables.inputs.shared_inputs import SharedInputs
+from trainables.workers.host import HostSettings, make_fleet
+from trainables.workers.link import SAVED
+
+CONTROLLER = "controller"
+ERROR = "error"
+CLOSE_SECONDS = 5.0
+SAVE_SECONDS = 6.0
+ABORT_SECONDS = 10.0
+WATCH_SECONDS = 1.0
+FOREVER = 10.0**9
+_log = logging.getLogger(__name__)
+
+
+class FleetGoneError(RuntimeError):
+    """The hosts ended, and will not come back by themselves."""
+
+
+class IntroduceController(ControllerCallback):
+    """Sends the Train controller's own handle, so that the driver can end the run in order."""
+
+    def __init__(self, mailbox: ActorHandle, key: str) -> None:
+        self._mailbox = mailbox
+        self._key = key
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        controller = ray.get_runtime_context().current_actor
+        self._mailbox.put.remote(self._key, controller)
+
+
+class ForgetHosts(WorkerGroupCallback):
+    """Tells the switchboard before a new group of workers starts that the last one is gone."""
+
+    def __init__(self, switchboard: ActorHandle) -> None:
+        self._switchboard = switchboard
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        ray.get(self._switchboard.forget_hosts.remote(worker_group_context.num_workers))
+
+
+def abort(mailbox: ActorHandle, key: str) -> None:
+    """End a Ray Train run through its controller; one that never started needs no end."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        for controller in ray.get(mailbox.get.remote(key, ABORT_SECONDS)):
+            ray.get(controller.abort.remote(), timeout=ABORT_SECONDS)
+
+
+class Fleet:
+    """Starts the hosts at once and in the background; dead ones are replaced by Ray Train.
+
+    While something waits for them, ``interrupt`` is called again and again, and may raise.
+    """
+
+    def __init__(
+        self, settings: HostSettings, train_runs: Path, interrupt: Callable[[], None]
+    ) -> None:
+        self.switchboard = settings.switchboard
+        self._directory = train_runs / "fleet"
+        trainer = make_fleet(
+            settings,
+            name="fleet",
+            storage_path=str(train_runs),
+            callbacks=[
+                ForgetHosts(self.switchboard),
+                IntroduceController(self.switchboard, CONTROLLER),
+            ],
+        )
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fleet")
+        self._fit: Future[Any] = self._pool.submit(trainer.fit)
+        self._interrupt = interrupt
+        self._up = False
+        self._asked = 0.0
+        self._error = self.switchboard.get.remote(ERROR, FOREVER)
+
+    def check(self) -> None:
+        """Raises UserError for what the hosts could not use, FleetGoneError if they are gone."""
+        ready, _ = ray.wait([self._error], timeout=0)
+        if ready:
+            raise ray.get(self._error)[0]
+        if self._fit.done():
+            reason = self._fit.exception() or "its hosts ended"
+            raise FleetGoneError(f"the fleet of hosts is gone: {reason}")
+
+    def is_up(self) -> bool:
+        """Whether any host has joined; may be asked often."""
+        if not self._up and time.monotonic() - self._asked > WATCH_SECONDS / 10:
+            self._asked = time.monotonic()
+            self._up = bool(self.describe())
+        return self._up
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What each host says of itself, now."""
+        return list(ray.get(self.switchboard.hosts.remote()))
+
+    def hosts(self, count: int) -> list[dict[str, Any]]:
+        """What ``count`` hosts say of themselves; waits until they are up."""
+        while len(found := self.describe()) < count:
+            self.check()
+            self._interrupt()
+            time.sleep(WATCH_SECONDS / 10)
+        return found
+
+    def inputs(self) -> SharedInputs:
+        """The shared inputs; waits until the first host has prepared them."""
+        while (reference := ray.get(self.switchboard.inputs.remote(WATCH_SECONDS))) is None:
+            self.check()
+            self._interrupt()
+        return ray.get(reference[0])
+
+    def save(self) -> None:
+        """Let the hosts write checkpoints of all runs where they stand, if they can in time."""
+        end = time.monotonic() + SAVE_SECONDS
+        missing = ray.get(self.switchboard.save_runs.remote(), timeout=SAVE_SECONDS)
+        while missing > 0 and (left := end - time.monotonic()) > 0:
+            missing -= len(ray.get(self.switchboard.get.remote(SAVED, left)))
+
+    def close(self) -> None:
+        """End the hosts, give back what they hold."""
+        self.switchboard.close_hosts.remote()
+        wait([self._fit], CLOSE_SECONDS)
+        if not self._fit.done():
+            abort(self.switchboard, CONTROLLER)
+        self._pool.shutdown(wait=False)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class FleetCallback(tune.Callback):
+    """Ends the sweep if the fleet is gone; frees a trial's lane the moment it has ended."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._checked = 0.0
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if time.monotonic() - self._checked > WATCH_SECONDS:
+            self._fleet.check()
+            self._checked = time.monotonic()
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._fleet.switchboard.release_trial.remote(str(trial))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._fleet.describe()  # raises if it is gone: then the trial has not failed, the sweep has
+        self._fleet.switchboard.release_trial.remote(str(trial))

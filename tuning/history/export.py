@@ -1,0 +1,152 @@
+"""The best trial as a directory to use elsewhere: weights, configuration, model card."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import CheckpointError, UserError
+from trainables.files import exists, new_directory
+from trainables.training.checkpoint_files import (
+    ENCODER_CONFIG_FILE,
+    WEIGHTS_FILE,
+    checkpoints,
+    read_meta,
+)
+from tuning.history.manifest import read_manifest
+from tuning.history.record import SweepRecord, TrialRecord
+
+_log = logging.getLogger(__name__)
+ENCODER_FILES = (WEIGHTS_FILE, ENCODER_CONFIG_FILE)
+CONFIG_FILE = "training_config.json"
+CARD_FILE = "README.md"
+CARD_METRICS = (
+    "val_loss",
+    "train_loss",
+    "gate_alpha",
+    "semantic_retention",
+    "field_accuracy",
+    "epoch",
+    "step",
+)
+
+
+def best_of(directory: Path, record: SweepRecord) -> tuple[TrialRecord, Path]:
+    """The best trial and its newest whole checkpoint; the trial as it stood at that.
+
+    Damaged ones are reported, and the one before is taken, or the next best trial.
+    """
+    problems = []
+    for trial in record.ranked():
+        recorded = directory / str(trial.checkpoint)
+        others = [path for path in checkpoints(recorded.parent) if path != recorded]
+        if not recorded.is_dir():
+            problems.append(f"the checkpoint of {trial.trial_id} is gone: {recorded}")
+        for path in (recorded, *reversed(others)) if recorded.is_dir() else reversed(others):
+            try:
+                epoch = read_meta(path)["epoch"]
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            reports = {e: report for e, report in trial.reports.items() if e <= epoch}
+            if epoch in reports:
+                for problem in problems:
+                    _log.warning("%s; taking %s of %s", problem, path.name, trial.trial_id)
+                return replace(trial, reports=reports), path
+    raise UserError(
+        problems[0]
+        if problems
+        else f"sweep `{record.name}` has no trial yet that ended with a checkpoint and a finite "
+        f"{record.metric}"
+    )
+
+
+def export_best(directory: Path, record: SweepRecord, out: Path) -> Path:
+    """Write the best trial's encoder to ``out``, which must not exist."""
+    if exists(out, "--out"):
+        raise UserError(f"--out {out}: exists already; give a directory that does not")
+    try:
+        return write_best(directory, record, out)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--out {out}: cannot be written: {error}") from None
+
+
+def write_best(directory: Path, record: SweepRecord, out: Path, *, replace: bool = False) -> Path:
+    """As ``export_best``, but raises OSError where the disk is full; may ``replace`` ``out``."""
+    best, checkpoint = best_of(directory, record)
+    try:
+        config = read_meta(checkpoint)["config"]
+        card = _card(directory, record, best, checkpoint, config, out.name)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"the checkpoint {checkpoint} cannot be read: {error!r}") from None
+
+    def fill(aside: Path) -> None:
+        for name in ENCODER_FILES:
+            shutil.copyfile(checkpoint / name, aside / name)
+        (aside / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        (aside / CARD_FILE).write_text(card)
+
+    new_directory(out, fill, replace=replace)
+    return out
+
+
+def _card(
+    directory: Path,
+    record: SweepRecord,
+    best: TrialRecord,
+    checkpoint: Path,
+    config: dict[str, Any],
+    out: str,
+) -> str:
+    encoder = json.loads((checkpoint / ENCODER_CONFIG_FILE).read_text())
+    manifest = read_manifest(directory)
+    llm = config["model"]["llm_model"]
+    figures = "\n".join(
+        f"| {key} | {best.metrics[key]:.6g} |" for key in CARD_METRICS if key in best.metrics
+    )
+    params = "\n".join(f"| `{key}` | {value} |" for key, value in best.params.items())
+    versions = ", ".join(f"{name} {v}" for name, v in manifest["versions"].items())
+    tools = ", ".join(encoder["tool_names"])
+    tool = encoder["tool_names"][0]
+    return f"""# Resource encoder from sweep `{record.name}`
+
+The best of {len(record.trials)} trials by {record.metric} ({record.mode}): {best.trial_id},
+{best.described_status}.
+
+- frozen LLM: {Path(llm).name if Path(llm).is_absolute() else llm}
+- hidden size: {encoder["hidden_size"]}
+- tools: {tools}
+
+```python
+from trainables.models.resource_encoder import ResourceEncoder
+
+encoder = ResourceEncoder.from_pretrained("{out}")
+soft_token = encoder.encode(
+    "{tool}",
+    {{"input_size": "small", "cpu_core": 4, "cpu_mem_gb": 16,
+     "gpu_sm": 50, "gpu_mem_gb": 8, "latency_ms": 120}},
+)  # [{encoder["hidden_size"]}]
+```
+
+| figure | value |
+|---|---|
+{figures}
+
+| searched | value |
+|---|---|
+{params}
+
+Made with {versions}, tuning {_own_version()}, Python {manifest["python"]}.
+"""
+
+
+def _own_version() -> str:
+    try:
+        return version("encoder-tuning")
+    except PackageNotFoundError:
+        return "(not installed)"

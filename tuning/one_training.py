@@ -1,0 +1,252 @@
+"""The command ``train``: one encoder, with numbered stages, a progress bar and checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from trainables.config import PretrainConfig, load_config
+from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError, UserError
+from trainables.files import new_directory
+from trainables.inputs.checked_data import CheckedData
+from trainables.inputs.preparing import embed_tools, embeddings_path, prepare_inputs
+from trainables.inputs.shared_inputs import SharedInputs
+from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
+from trainables.llm.location import check_heads
+from trainables.training.batches import DeviceInputs
+from trainables.training.checkpoint import save_checkpoint
+from trainables.training.checkpoint_files import (
+    best_checkpoint,
+    checkpoint_path,
+    checkpoints,
+    newest_whole,
+    prune,
+)
+from trainables.training.pretraining import Pretraining
+from trainables.training.run import Run
+from trainables.training.startup_time import announcement, expected_initialisation, lateness
+from tuning.checks import check_train, check_writable
+from tuning.monitors.wandb import WandbProcess, run_config
+from tuning.terminal import duration
+
+KEEP_CHECKPOINTS = 2
+FIGURES_SECONDS = 0.5
+ENDINGS = {error.status: error for error in (DivergedError, GateStuckError, OutOfMemoryError)}
+Report = dict[str, Any]
+
+
+def train(
+    path: Path, overrides: Sequence[str], resume: bool, workers: int, log_wandb: bool
+) -> None:
+    """Train one encoder to its end.
+
+    Raises UserError for input that cannot be used, before anything is created, and
+    TrialEndedError if the training ends before its time.
+    """
+    config = load_config(path, overrides)
+    out = Path(config.logging.output_dir)
+    data = check_train(config)
+    starting_point = _starting_point(out, resume)
+    if workers < 1:
+        raise UserError(f"--workers is {workers}, but must be at least 1")
+    print(f"[1/5] Configuration and data: {len(data.tools)} tools, {len(data.rows)} rows")
+    print(f"[2/5] Semantic encoder: frozen LLM {config.model.llm_model}", flush=True)
+    start = time.perf_counter()
+    device = select_device()
+    dtype = select_dtype(config.training.precision, device)
+    prompts = _uncached_prompts(config, data, dtype)
+    on_gpu = device.type == "cuda"
+    expected = expected_initialisation(config, prompts, on_gpu)
+    if line := announcement(expected, config.model.cache_dir):
+        print(f"      {line}", flush=True)
+    llm = FrozenLLM.load(config.model, device, dtype)
+    check_heads(config.model.num_attention_heads, llm.hidden_size, "`model.num_attention_heads`")
+    embeddings = embed_tools(llm, config, data.tools, print)
+    inputs = prepare_inputs(llm, data, embeddings)
+    pretraining = Pretraining(config, DeviceInputs(inputs, device), llm)
+    _describe_encoder(pretraining.run, time.perf_counter() - start)
+    if late := lateness(config, start, prompts, on_gpu):
+        print(f"      {late.id}: {late.text}")
+    _describe_texts(inputs)
+    _describe_optimisation(pretraining.run, llm, workers)
+    if starting_point is not None:
+        pretraining.resume(starting_point)
+        print(f"      going on from {starting_point}")
+    print(f"[5/5] Training, checkpoints in {out}", flush=True)
+    done = pretraining.run.epoch
+    if workers == 1:
+        reports = _reports_here(pretraining, out)
+    else:
+        del pretraining, llm
+        free_device_memory()
+        reports = _reports_of_workers(config, inputs, workers, out, starting_point)
+    wandb = _start_wandb(config, inputs) if log_wandb else None
+    try:
+        _follow(reports, config, done, wandb)
+    finally:
+        if wandb is not None:
+            wandb.close()
+    print(f"best checkpoint: {best_checkpoint(out)}")
+
+
+def _uncached_prompts(config: PretrainConfig, data: CheckedData, dtype: torch.dtype) -> list[str]:
+    """The prompts that the LLM still has to read."""
+    prompts = [tool.prompt for tool in data.tools]
+    path = embeddings_path(config, dtype, prompts)
+    return [] if path and path.is_file() else prompts
+
+
+def _starting_point(out: Path, resume: bool) -> Path | None:
+    if resume:
+        return newest_whole(out)
+    if checkpoints(out):
+        raise UserError(
+            f"{out} already holds checkpoints; go on with --resume, or give another --output_dir"
+        )
+    check_writable(out, "--output_dir")
+    return None
+
+
+def _describe_encoder(run: Run, seconds: float) -> None:
+    encoder = run.encoder
+    trainable = sum(p.numel() for p in encoder.get_trainable_parameters())
+    print(f"      embeddings: {encoder.semantic_embeddings.shape}")
+    print(f"      number of tools: {encoder.num_tools}")
+    print(f"      hidden size: {encoder.hidden_size}")
+    print(f"      trainable parameters: {trainable:,}")
+    if encoder.has_gate:
+        print(f"      Gate alpha initialized to: {encoder.get_gate_value():.6f}")
+    print(f"      ready after {seconds:.1f} s")
+
+
+def _describe_texts(inputs: SharedInputs) -> None:
+    templates, longest = inputs.token_ids.shape[1:]
+    print(
+        f"[3/5] Target texts: {len(inputs.train_rows)} for training, {len(inputs.val_rows)} held "
+        f"out, {templates} templates, at most {longest} tokens"
+    )
+
+
+def _describe_optimisation(run: Run, llm: FrozenLLM, workers: int) -> None:
+    training = run.config.training
+    print(
+        f"[4/5] Optimisation: {run.total_steps} steps of {training.batch_size}, learning rate "
+        f"{training.learning_rate:g} (gate x {training.gate_lr_multiplier:g}), "
+        f"{training.scheduler}; {llm.device}, LLM in {str(llm.dtype).removeprefix('torch.')}, "
+        f"{workers} worker{'s' if workers > 1 else ''}"
+    )
+
+
+def _reports_here(pretraining: Pretraining, out: Path) -> Iterator[Report]:
+    """Train in this process, with a bar per step and a checkpoint per epoch."""
+    run = pretraining.run
+    with tqdm(
+        total=run.total_steps, initial=run.step, unit="step", dynamic_ncols=True, disable=None
+    ) as bar:
+        shown = 0.0
+
+        def show(run: Run) -> None:
+            nonlocal shown
+            bar.update()
+            if time.monotonic() - shown < FIGURES_SECONDS:  # reading them waits for the device
+                return
+            shown = time.monotonic()
+            losses, alpha = run.series.column("loss"), run.encoder.get_gate_value()
+            bar.set_postfix_str(
+                f"loss {losses[-1]:.4f}, avg_loss {sum(losses) / len(losses):.4f}, "
+                f"lr {run.series.learning_rate[-1]:.2e}, α {alpha:.4f}",
+                refresh=False,
+            )
+
+        pretraining.on_step = show
+        for report in pretraining.reports():
+            save_checkpoint(out, run, pretraining.history)
+            prune(out, KEEP_CHECKPOINTS, best_checkpoint(out))
+            yield report
+
+
+def _reports_of_workers(
+    config: PretrainConfig, inputs: SharedInputs, workers: int, out: Path, start: Path | None
+) -> Iterator[Report]:
+    """Train in several Ray Train workers; their checkpoints are brought to ``out``."""
+    from trainables.workers.dedicated import WorkerSettings
+    from trainables.workers.object_store import put_inputs
+    from tuning.execution.cluster import check_slots, ray_cluster
+    from tuning.execution.mailbox import open_mailbox
+    from tuning.execution.train_run import TrainRun
+
+    out.mkdir(parents=True, exist_ok=True)
+    with ray_cluster(out / "logs" / "ray.log") as cluster:
+        check_slots(cluster, workers, "--workers")
+        settings = WorkerSettings(config, put_inputs(inputs), str(start) if start else None)
+        train_runs = (out / "train_runs").absolute()
+        run = TrainRun(settings, "train", train_runs, workers, open_mailbox())
+        try:
+            for report, checkpoint in run.reports():
+                if checkpoint is not None:
+                    target = checkpoint_path(out, report["epoch"])
+                    shutil.rmtree(target, ignore_errors=True)
+                    new_directory(target, partial(_copy_files, Path(checkpoint)))
+                    prune(out, KEEP_CHECKPOINTS, best_checkpoint(out))
+                yield report
+        finally:
+            run.close()
+            shutil.rmtree(train_runs, ignore_errors=True)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def _follow(
+    reports: Iterator[Report],
+    config: PretrainConfig,
+    done: int,
+    wandb: WandbProcess | None,
+) -> None:
+    """One line per epoch, with an estimate of the time left, and one per finding that appears."""
+    say = partial(tqdm.write, file=sys.stdout)  # while Ray runs, others' output goes to a file
+    start, epochs = time.perf_counter(), config.training.num_epochs
+    said: set[str] = set()
+    for report in reports:
+        if "findings" not in report:  # an ending without a new epoch
+            raise ENDINGS[report["outcome"]](report["message"])
+        if wandb is not None:
+            wandb.log(config.logging.output_dir, report)
+        per_epoch = (time.perf_counter() - start) / (report["epoch"] - done)
+        left = (
+            "" if report["last"] else f" - {duration(per_epoch * (epochs - report['epoch']))} left"
+        )
+        say(
+            f"Epoch {report['epoch']}/{epochs} - Train Loss: {report['train_loss']:.4f} - "
+            f"Gate α: {report['gate_alpha']:.4f} - Val Loss: {report['val_loss']:.4f} - "
+            f"Retention: {report['semantic_retention']:.4f}{left}"
+        )
+        for finding in report["findings"]:
+            if finding["id"] not in said:
+                say(f"{finding['id']}: {finding['text']}")
+                said.add(finding["id"])
+        if report["outcome"] in ENDINGS:
+            raise ENDINGS[report["outcome"]](report["message"])
+        if "field_accuracy" in report:
+            say(f"field accuracy on held-out configurations: {report['field_accuracy']:.4f}")
+    if wandb is not None:
+        wandb.finish(config.logging.output_dir, "finished")
+
+
+def _start_wandb(config: PretrainConfig, inputs: SharedInputs) -> WandbProcess:
+    process = WandbProcess(
+        Path(config.logging.output_dir) / "wandb_runs", config.logging.wandb_project
+    )
+    shape = (len(inputs.tool_names), inputs.hidden_size)
+    name = config.logging.output_dir
+    process.start(name, "train", run_config(config.model_dump(), *shape, {}))
+    return process

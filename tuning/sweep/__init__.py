@@ -1,0 +1,3 @@
+from tuning.sweep.tune_results import results
+
+__all__ = ["results"]

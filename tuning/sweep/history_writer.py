@@ -1,0 +1,182 @@
+"""From Ray Tune's callbacks to events: written to the store, shown by the monitors."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from trainables.files import without_home
+from trainables.metrics import LINEAGE, SERIES, scalars
+from trainables.training.checkpoint_files import remove_checkpoints
+from tuning.history.events import EventLog, now
+from tuning.history.record import GOOD, Event, SweepRecord, TrialRecord
+from tuning.monitors.base import Monitor
+from tuning.search.schedulers import TIME_ATTRIBUTE, WITH_EPOCH
+
+_log = logging.getLogger(__name__)
+
+
+class SweepCallback(Callback):
+    """The one place where a sweep's history is made."""
+
+    def __init__(
+        self,
+        record: SweepRecord,
+        log: EventLog,
+        directory: Path,
+        keep_best: int | None = None,
+    ) -> None:
+        """Of the trials that ended, the ``keep_best`` best keep their checkpoint; None: all."""
+        self._record = record
+        self._log = log
+        self._directory = directory
+        self._monitors: list[Monitor] = []
+        self._keep_best = keep_best
+        self._introduced = 0
+
+    def watch(self, monitors: Sequence[Monitor]) -> None:
+        """Tell these of everything from here on."""
+        self._monitors += monitors
+
+    def _params_of(self, trial: Trial) -> dict[str, Any] | None:
+        known = self._record.trials.get(_trial_id(trial))
+        return known.params if known else None
+
+    def sweep_event(self, state: str, message: str = "") -> None:
+        self._emit({"event": "sweep", "state": state, "message": without_home(message)})
+
+    def hosts_event(self, hosts: list[dict[str, Any]]) -> None:
+        """What the hosts say of themselves at the end, the seconds spent in steps among it."""
+        self._emit({"event": "hosts", "hosts": hosts})
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        for trial in trials[self._introduced :]:
+            self._introduced += 1
+            trial.run_metadata._n_steps = []  # running means that nobody reads, of every figure
+            if self._params_of(trial) != trial.config["params"]:
+                state = trial.config.get("state")
+                more = {"state": state} if state else {}
+                self.tell("trial", _trial_id(trial), params=trial.config["params"], **more)
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self.on_step_begin(iteration, trials)
+        if self._params_of(trial) != trial.config["params"]:  # a population has changed them
+            self.tell("params", _trial_id(trial), params=trial.config["params"])
+        params = self._record.trials[_trial_id(trial)].params
+        self.tell("start", _trial_id(trial), params=params)  # twice, should a line be damaged
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if result.get("outcome") not in WITH_EPOCH:
+            return  # an ending without a new epoch; on_trial_complete tells it
+        for key in (self._record.metric, TIME_ATTRIBUTE):
+            if key not in result and not (
+                result["outcome"] != "finished" and key == "field_accuracy"
+            ):
+                raise RuntimeError(f"the report of {_trial_id(trial)} has no `{key}`")
+        first_step_at = result.pop("first_step_at", None)
+        if first_step_at is not None and self._record.trials[_trial_id(trial)].waited is None:
+            waited = round(first_step_at - trial.config["requested"], 4)
+            self.tell("first_step", _trial_id(trial), at=first_step_at, waited=waited)
+        self._fill_gap(_trial_id(trial), result.pop(LINEAGE, []), result[TIME_ATTRIBUTE])
+        found = result.get("findings")
+        more = {"findings": found} if found else {}
+        self.tell("epoch", _trial_id(trial), report=dict(result), metrics=scalars(result), **more)
+        for key in (*SERIES, "findings"):  # Tune would write them with every snapshot
+            result.pop(key, None)
+
+    def _fill_gap(self, trial_id: str, lineage: list[dict[str, Any]], epoch: int) -> None:
+        """A trial that took over weights ahead of its own has their epochs between the two."""
+        own = self._record.trials[trial_id].reports
+        known = {row["epoch"]: row for row in lineage} | own
+        history = [scalars(known[e]) for e in sorted(known) if e < epoch]
+        if len(history) > sum(e < epoch for e in own):
+            self.tell("history", trial_id, history=history)
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
+    ) -> None:
+        path = os.path.relpath(checkpoint.path, self._directory)
+        self.tell("checkpoint", _trial_id(trial), path=path)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        result = trial.last_result or {}
+        outcome = result.get("outcome", "running")
+        status = "stopped early" if outcome == "running" else outcome
+        self._end(_trial_id(trial), status, result.get("message", ""))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._end(_trial_id(trial), "failed", _reason(trial))
+
+    def stopped_early(self, trial_id: str) -> None:
+        """A trial that waited at a rung when the sweep was interrupted does not go on."""
+        self._end(trial_id, "stopped early", "")
+
+    def _end(self, trial_id: str, status: str, message: str) -> None:
+        self.tell("end", trial_id, status=status, message=without_home(message))
+        if self._keep_best is not None:
+            for other in surplus(self._record, self._keep_best):
+                path = self._directory / str(other.checkpoint)
+                self.tell("pruned", other.trial_id)
+                remove_checkpoints(path.parent)
+
+    def close(self) -> None:
+        for monitor in self._monitors:
+            monitor.close()
+        self._log.close()
+
+    def tell(
+        self, event: str, trial_id: str, *, report: dict[str, Any] | None = None, **content: Any
+    ) -> None:
+        """One event of a trial; ``report`` is for those that watch, and not written down."""
+        self._emit({"event": event, "trial_id": trial_id, **content}, report)
+
+    def _emit(self, event: Event, report: dict[str, Any] | None = None) -> None:
+        event["time"] = now()
+        self._log.write(event)
+        self._record.apply(event)
+        for monitor in list(self._monitors):
+            try:
+                monitor.on_event(self._record, event, report or {})
+            except Exception as error:  # noqa: BLE001 - watching must never end the sweep
+                _log.warning("%s stopped watching: %r", type(monitor).__name__, error)
+                self._monitors.remove(monitor)
+
+
+def surplus(record: SweepRecord, keep: int) -> list[TrialRecord]:
+    """The trials that ended and have a checkpoint, but are not among the ``keep`` best.
+
+    As many of those that failed keep theirs, the newest: they may be tried again.
+    """
+    ended = [t for t in record.trials.values() if t.ended is not None and t.checkpoint]
+    good = [(v, t) for t in ended if t.status in GOOD and (v := record.value(t)) is not None]
+    sign = 1 if record.mode == "min" else -1
+    best = {t.trial_id for _, t in sorted(good, key=lambda p: (sign * p[0], p[1].number))[:keep]}
+    failed = sorted((t.ended or 0, t.trial_id) for t in ended if t.status == "failed")
+    kept = best | {trial_id for _, trial_id in failed[-keep:]}
+    return [t for t in ended if t.trial_id not in kept]
+
+
+def _trial_id(trial: Trial) -> str:
+    """Its name: the configuration's own number may become another's, in a population."""
+    return str(trial)
+
+
+def _reason(trial: Trial) -> str:
+    """The last line of the trial's error, which names what went wrong."""
+    error = trial.get_error()
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "the trial's process died"
