@@ -17,21 +17,22 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray import tune
 
 from benchmarks.workload import print_table, write_json
-from trainables.metrics import METRICS, SERIES
+from trainables.metrics import METRICS
 from trainables.packing.protocol import Assignment
+from trainables.statuses import Status
+from trainables.training.reports import EpochReport
 from tuning.config.sweep import load_sweep
 from tuning.execution.cluster import ray_cluster
 from tuning.execution.execution import Execution
 from tuning.execution.packed_trial import PackedSettings, PackedTrial
 from tuning.history.events import EventLog
 from tuning.history.manifest import write_manifest
-from tuning.history.record import SweepRecord
+from tuning.history.record import Event, EventKind, SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.sweep.history_writer import SweepCallback
@@ -51,21 +52,17 @@ class InstantSwitchboard:
         self._epoch: dict[str, int] = {}
         self._all_up = asyncio.Event()
 
-    async def train(self, key: str, trial: str, assignment: Assignment | None) -> dict[str, Any]:
+    async def train(self, key: str, trial: str, assignment: Assignment | None) -> EpochReport:
         epoch = self._epoch[key] = self._epoch.get(key, 0) + 1
         if len(self._epoch) == CONCURRENT:
             self._all_up.set()
         await self._all_up.wait()
-        figures = {m.key: 1.0 / epoch for m in METRICS if not m.at_end}
-        last = epoch == self._epochs
-        return {
-            **figures,
-            **{name: [0.5] * STEPS for name in SERIES},
-            "epoch": epoch,
-            "step": epoch * STEPS,
-            "last": last,
-            "outcome": "finished" if last else "running",
-        }
+        metrics = {m.key: 1.0 / epoch for m in METRICS if not m.at_end}
+        return EpochReport(
+            metrics | {"epoch": epoch, "step": epoch * STEPS},
+            {name: [0.5] * STEPS for name in ("loss", "gate_alpha", "learning_rate")},
+            Status.FINISHED if epoch == self._epochs else Status.RUNNING,
+        )
 
     async def release(self, key: str) -> None:
         self._epoch.pop(key, None)
@@ -77,8 +74,8 @@ class Watch:
     def __init__(self) -> None:
         self.ends: list[tuple[float, float]] = []  # seconds, bytes
 
-    def on_event(self, record: SweepRecord, event: dict[str, Any], report: dict[str, Any]) -> None:
-        if event["event"] == "end":
+    def on_event(self, record: SweepRecord, event: Event, report: EpochReport | None) -> None:
+        if event["event"] == EventKind.END:
             self.ends.append((time.perf_counter(), _resident()))
 
     def close(self) -> None:

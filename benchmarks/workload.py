@@ -26,7 +26,6 @@ from trainables.config import EMBEDDED, SHIPPED_DATA, PretrainConfig
 from trainables.inputs.checked_data import read_data
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
-from trainables.metrics import scalars
 from trainables.training.batches import Batch, DeviceInputs
 from trainables.training.pretraining import Pretraining
 from trainables.training.run import Run
@@ -137,7 +136,7 @@ def epochs(
     pretraining = Pretraining(config, inputs, llm)
     history: History = []
     for report in pretraining.reports():
-        history.append(scalars(report))
+        history.append(report.metrics)
         yield pretraining.run, history
 
 

@@ -13,7 +13,7 @@ FILES = sorted(p for part in HOUSE for p in (ROOT / part).rglob("*.py"))
 MOST_MODULES = 14  # of one folder; more are not found at a glance
 
 # A training's rooms, each with the rooms that it may see beside the light modules.
-LIGHT = ("config", "errors", "files", "metrics", "network", "yaml_config")
+LIGHT = ("config", "errors", "files", "metrics", "network", "statuses", "yaml_config")
 TRAINABLES: dict[str, set[str]] = {
     "models": set(),
     "data": {"models"},
@@ -27,14 +27,15 @@ TRAINABLES: dict[str, set[str]] = {
 # A sweep's rooms. Search and execution never see each other.
 TUNING: dict[str, set[str]] = {
     "terminal": set(),
+    "tune_edge": set(),
     "history": {"terminal"},
     "config": {"history", "terminal"},
     "monitors": {"history", "terminal"},
     "checks": {"config", "terminal"},
     "cost": {"config", "terminal"},
-    "search": {"config", "history"},
-    "execution": {"config", "history", "terminal"},
-    "sweep": {"config", "execution", "history", "monitors", "search", "terminal"},
+    "search": {"config", "history", "tune_edge"},
+    "execution": {"config", "history", "terminal", "tune_edge"},
+    "sweep": {"config", "execution", "history", "monitors", "search", "terminal", "tune_edge"},
     "verification": {"execution"},
     "one_training": {"checks", "execution", "monitors", "terminal"},
     "comparison": {"checks", "history", "terminal"},
@@ -48,6 +49,7 @@ WITHOUT_RAY_AND_TORCH = (
     *(f"trainables.{name}" for name in LIGHT),
     "trainables.training.checkpoint_files",
     "trainables.training.diagnosis",
+    "trainables.training.reports",
     "trainables.packing.protocol",
     *(f"tuning.{name}" for name in ("checks", "cli", "cost", "terminal")),
     *(

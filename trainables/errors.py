@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from trainables.statuses import Status
+
 MAX_MESSAGE = 1500
 
 
@@ -41,7 +43,7 @@ class TrialEndedError(Exception):
     Raised by the training step before the update that would have spoiled the weights.
     """
 
-    status = "failed"
+    status = Status.FAILED
 
     def __init__(self, message: str, step: int = -1) -> None:
         super().__init__(message)
@@ -55,19 +57,19 @@ class TrialEndedError(Exception):
 class DivergedError(TrialEndedError):
     """Loss or gradient stopped being finite."""
 
-    status = "diverged"
+    status = Status.DIVERGED
 
 
 class OutOfMemoryError(TrialEndedError):
     """The device had no memory left for this trial."""
 
-    status = "out of memory"
+    status = Status.OUT_OF_MEMORY
 
 
 class GateStuckError(TrialEndedError):
     """The gate cannot open, and ``training.stop_stuck_gates`` ends such trainings."""
 
-    status = "stopped early"
+    status = Status.STOPPED_EARLY
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -35,16 +35,7 @@ OBJECTIVES = tuple(
     key for key in METRIC_KEYS if key not in ("epoch", "step", "learning_rate", "peak_memory_mib")
 )
 
-# Per-step series that travel with an epoch's report, one value per optimiser step.
-SERIES = {
-    "series_loss": "loss",
-    "series_gate_alpha": "gate_alpha",
-    "series_learning_rate": "learning_rate",
-}
-# The epochs before another run's weights were taken over; with the first report after it.
-LINEAGE = "lineage"
-
 
 def scalars(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The declared metrics of a report, without the per-step series."""
+    """The declared metrics among a report's values, in their order."""
     return {key: report[key] for key in METRIC_KEYS if key in report}

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from trainables.inputs.preparing import embed_tools, embeddings_path, prepare_in
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
 from trainables.llm.location import check_heads
+from trainables.statuses import Status
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import save_checkpoint
 from trainables.training.checkpoint_files import (
@@ -31,6 +31,7 @@ from trainables.training.checkpoint_files import (
     prune,
 )
 from trainables.training.pretraining import Pretraining
+from trainables.training.reports import Ending, EpochReport, Report
 from trainables.training.run import Run
 from trainables.training.startup_time import announcement, expected_initialisation, lateness
 from tuning.checks import check_train, check_writable
@@ -40,7 +41,6 @@ from tuning.terminal import duration
 KEEP_CHECKPOINTS = 2
 FIGURES_SECONDS = 0.5
 ENDINGS = {error.status: error for error in (DivergedError, GateStuckError, OutOfMemoryError)}
-Report = dict[str, Any]
 
 
 def train(
@@ -83,7 +83,7 @@ def train(
     print(f"[5/5] Training, checkpoints in {out}", flush=True)
     done = pretraining.run.epoch
     if workers == 1:
-        reports = _reports_here(pretraining, out)
+        reports: Iterator[Report] = _reports_here(pretraining, out)
     else:
         del pretraining, llm
         free_device_memory()
@@ -145,7 +145,7 @@ def _describe_optimisation(run: Run, llm: FrozenLLM, workers: int) -> None:
     )
 
 
-def _reports_here(pretraining: Pretraining, out: Path) -> Iterator[Report]:
+def _reports_here(pretraining: Pretraining, out: Path) -> Iterator[EpochReport]:
     """Train in this process, with a bar per step and a checkpoint per epoch."""
     run = pretraining.run
     with tqdm(
@@ -192,7 +192,7 @@ def _reports_of_workers(
         try:
             for report, checkpoint in run.reports():
                 if checkpoint is not None:
-                    target = checkpoint_path(out, report["epoch"])
+                    target = checkpoint_path(out, report.epoch)
                     shutil.rmtree(target, ignore_errors=True)
                     new_directory(target, partial(_copy_files, Path(checkpoint)))
                     prune(out, KEEP_CHECKPOINTS, best_checkpoint(out))
@@ -217,29 +217,28 @@ def _follow(
     start, epochs = time.perf_counter(), config.training.num_epochs
     said: set[str] = set()
     for report in reports:
-        if "findings" not in report:  # an ending without a new epoch
-            raise ENDINGS[report["outcome"]](report["message"])
+        if isinstance(report, Ending):
+            raise ENDINGS[report.status](report.message)
         if wandb is not None:
             wandb.log(config.logging.output_dir, report)
-        per_epoch = (time.perf_counter() - start) / (report["epoch"] - done)
-        left = (
-            "" if report["last"] else f" - {duration(per_epoch * (epochs - report['epoch']))} left"
-        )
+        per_epoch = (time.perf_counter() - start) / (report.epoch - done)
+        left = "" if report.last else f" - {duration(per_epoch * (epochs - report.epoch))} left"
+        m = report.metrics
         say(
-            f"Epoch {report['epoch']}/{epochs} - Train Loss: {report['train_loss']:.4f} - "
-            f"Gate α: {report['gate_alpha']:.4f} - Val Loss: {report['val_loss']:.4f} - "
-            f"Retention: {report['semantic_retention']:.4f}{left}"
+            f"Epoch {report.epoch}/{epochs} - Train Loss: {m['train_loss']:.4f} - "
+            f"Gate α: {m['gate_alpha']:.4f} - Val Loss: {m['val_loss']:.4f} - "
+            f"Retention: {m['semantic_retention']:.4f}{left}"
         )
-        for finding in report["findings"]:
-            if finding["id"] not in said:
-                say(f"{finding['id']}: {finding['text']}")
-                said.add(finding["id"])
-        if report["outcome"] in ENDINGS:
-            raise ENDINGS[report["outcome"]](report["message"])
-        if "field_accuracy" in report:
-            say(f"field accuracy on held-out configurations: {report['field_accuracy']:.4f}")
+        for finding in report.findings:
+            if finding.id not in said:
+                say(f"{finding.id}: {finding.text}")
+                said.add(finding.id)
+        if report.status in ENDINGS:
+            raise ENDINGS[report.status](report.message)
+        if "field_accuracy" in m:
+            say(f"field accuracy on held-out configurations: {m['field_accuracy']:.4f}")
     if wandb is not None:
-        wandb.finish(config.logging.output_dir, "finished")
+        wandb.finish(config.logging.output_dir, Status.FINISHED)
 
 
 def _start_wandb(config: PretrainConfig, inputs: SharedInputs) -> WandbProcess:

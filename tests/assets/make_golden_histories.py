@@ -49,7 +49,7 @@ def history(training: dict[str, Any], epochs: int, cache_dir: str) -> list[dict[
     inputs = prepare_inputs(llm, data, embed_tools(llm, config, data.tools, lambda line: None))
     reports = Pretraining(config, inputs, llm).reports()
     found = [next(reports) for _ in range(epochs)]
-    return [{key: float(f"{report[key]:.6g}") for key in KEYS} for report in found]
+    return [{key: float(f"{report.metrics[key]:.6g}") for key in KEYS} for report in found]
 
 
 def main() -> None:

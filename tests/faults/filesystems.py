@@ -67,7 +67,7 @@ def try_full(specimen: Path, place: Path) -> None:
             thread.join(30)
         log.close()
         ((_, report),) = reports
-        assert read_meta(Path(str(report["checkpoint"])))["epoch"] == 1
+        assert read_meta(Path(str(report.checkpoint)))["epoch"] == 1
         assert (directory / "trials.jsonl").read_text().count("x" * 9000) == 1
         assert not list(storage.rglob(".checkpoint_*")), "nothing half-written"
     print(f"full: {' | '.join(said)}; a checkpoint that waited is whole".replace(str(storage), "."))

@@ -13,13 +13,13 @@ from tests.conftest import write_data, write_llm
 from trainables.inputs.checked_data import read_data
 from trainables.inputs.preparing import prepare_inputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.metrics import scalars
 from trainables.packing.lanes import Lanes
 from trainables.packing.memory import Footprint
 from trainables.packing.protocol import Assignment
+from trainables.statuses import Status
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint_files import checkpoints
-from trainables.training.pretraining import Report
+from trainables.training.reports import Ending, Report
 from tuning.config.space import with_params
 from tuning.config.sweep import ResolvedSweep, SweepConfig, load_sweep
 from tuning.history.events import EventLog
@@ -92,11 +92,11 @@ def train(
     tell("trial", params=params)
     tell("start", params=params)
     lanes.assign(name, Assignment(with_params(config.train, params, name), str(folder)))
-    report: Report = {"epoch": 0}
-    while report["epoch"] < epochs:
+    report: Report = Ending(Status.FAILED, "")
+    while report.epoch < epochs:
         for _, report in lanes.work():
-            tell("epoch", metrics=scalars(report))
-            path = Path(report["checkpoint"])
+            tell("epoch", metrics=report.metrics)
+            path = Path(report.checkpoint)
             tell("checkpoint", path=str(path.relative_to(callback._directory)))
             for old in checkpoints(folder)[:-2]:
                 shutil.rmtree(old)

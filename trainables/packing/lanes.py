@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from trainables.errors import OutOfMemoryError, TrialEndedError
 from trainables.files import wait_for_room
 from trainables.llm.frozen import FrozenLLM
 from trainables.packing.memory import Footprint, free_bytes
-from trainables.packing.protocol import CRASHED, LANES_IN_TURN, Assignment, Link
+from trainables.packing.protocol import LANES_IN_TURN, Assignment, Link
+from trainables.statuses import Status
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import save_beside
 from trainables.training.diagnosis import Finding
-from trainables.training.pretraining import Pretraining, Report, set_determinism
+from trainables.training.pretraining import Pretraining, set_determinism
+from trainables.training.reports import Ending, Metrics, Report
 from trainables.training.run import Run
 from trainables.training.step import train_step
 
@@ -112,8 +114,7 @@ class Lanes:
     def work(self) -> Iterator[tuple[str, Report]]:
         """Admit what fits, then one step of the runs whose turn it is; reports by key.
 
-        The last report of a run says by ``outcome`` how it ended: finished, stopped early,
-        diverged, out of memory, or crashed, with the reason in ``message``.
+        What a run says last has ``last`` set: its final epoch, or an ending with the reason.
         """
         yield from self._admit()
         lanes = self._next_together()
@@ -146,7 +147,7 @@ class Lanes:
                     break  # until a lane is released
                 self._open(key, assignment, state, step)
             except Exception as error:  # noqa: BLE001 - the other runs must go on
-                yield key, _ending(error, {})
+                yield key, _ending(error)
         self._room_may_have_come = False
 
     def _open(self, key: str, assignment: Assignment, state: int, step: float) -> None:
@@ -174,23 +175,26 @@ class Lanes:
     def _report(self, lane: Lane) -> Report:
         try:
             report = lane.pretraining.end_epoch()
-            report["findings"] += self._once()
             save = partial(save_beside, lane.directory, lane.run, lane.pretraining.history)
             path = wait_for_room(save, lane.directory, _log.warning)
         except Exception as error:  # noqa: BLE001 - the other runs must go on
             return self._end(lane, error)
-        if report["last"]:
+        if report.last:
             self.release(lane.key)
-        return {**report, "checkpoint": str(path), "first_step_at": lane.first_step_at}
+        return replace(
+            report,
+            findings=report.findings + self._once(),
+            checkpoint=str(path),
+            first_step_at=lane.first_step_at,
+        )
 
-    def _once(self) -> list[dict[str, str]]:
+    def _once(self) -> tuple[Finding, ...]:
         late, self._late = self._late, None
-        return [asdict(late)] if late else []
+        return (late,) if late else ()
 
-    def _end(self, lane: Lane, error: Exception) -> Report:
+    def _end(self, lane: Lane, error: Exception) -> Ending:
         self.release(lane.key)
-        history = lane.pretraining.history
-        return _ending(error, history[-1] if history else {})
+        return _ending(error, *lane.pretraining.history[-1:])
 
 
 def serve(lanes: Lanes, link: Link) -> None:
@@ -210,8 +214,7 @@ def serve(lanes: Lanes, link: Link) -> None:
                 case "close":
                     return
         for key, report in lanes.work():
-            report["seconds_in_steps"] = lanes.seconds_in_steps
-            link.send(key, report)
+            link.send(key, report, lanes.seconds_in_steps)
 
 
 @dataclass(frozen=True)
@@ -248,13 +251,13 @@ def budget_of(device: torch.device, sharers: int) -> float:
     return free_bytes(device) / (1 if device.type == "cuda" else sharers)
 
 
-def _ending(error: Exception, last: Report) -> Report:
-    """The last report of a run that could not go on, with the figures of its last epoch."""
-    ending = {"epoch": 0, "step": 0, **last, "last": True}
+def _ending(error: Exception, last: Metrics | None = None) -> Ending:
+    """The ending of a run that could not go on; ``last`` are the metrics of its last epoch."""
+    metrics = last or {}
     if isinstance(error, TrialEndedError):
-        return {**ending, "outcome": error.status, "message": error.message}
-    _log.warning("a run crashed:\n%s", "".join(traceback.format_exception(error)))
-    return {**ending, "outcome": CRASHED, "message": f"{type(error).__name__}: {error}"}
+        return Ending(error.status, error.message, metrics)
+    _log.warning("a run failed:\n%s", "".join(traceback.format_exception(error)))
+    return Ending(Status.FAILED, f"{type(error).__name__}: {error}", metrics)
 
 
 def _too_large(config: PretrainConfig, needed: float, budget: float) -> OutOfMemoryError:

@@ -6,10 +6,8 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 
@@ -17,15 +15,15 @@ from trainables.config import PretrainConfig
 from trainables.errors import DivergedError, GateStuckError
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.metrics import LINEAGE, scalars
+from trainables.metrics import scalars
+from trainables.statuses import Status
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import load_checkpoint
 from trainables.training.diagnosis import GATE_STUCK, diagnose
 from trainables.training.evaluation import evaluate, field_accuracy
+from trainables.training.reports import EpochReport, Metrics
 from trainables.training.run import Run
 from trainables.training.step import ALONE, Shard, out_of_memory_named, train_step
-
-Report = dict[str, Any]
 
 
 class Pretraining:
@@ -47,9 +45,9 @@ class Pretraining:
         self.shard = shard
         with out_of_memory_named(config.training):
             self.run = Run(config, inputs)
-        self.history: list[Report] = []
+        self.history: list[Metrics] = []
         self.on_step: Callable[[Run], None] = lambda run: None
-        self._lineage: list[Report] = []
+        self._lineage: tuple[Metrics, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -58,12 +56,10 @@ class Pretraining:
     def resume(self, checkpoint: Path, *, inherited: bool = False) -> None:
         """Go on from a checkpoint, another run's if ``inherited``; see ``load_checkpoint``."""
         self.history = load_checkpoint(checkpoint, self.run, inherited=inherited)
-        self._lineage = list(self.history) if inherited else []
+        self._lineage = tuple(self.history) if inherited else ()
 
-    def reports(self) -> Iterator[Report]:
-        """Train epoch by epoch; every report has the keys of ``metrics`` and the step series.
-
-        ``findings`` are what a diagnosis says of the run, ``last`` and ``outcome`` whether it ends.
+    def reports(self) -> Iterator[EpochReport]:
+        """Train epoch by epoch, to the last epoch or the one that ends the run before.
 
         Raises DivergedError or OutOfMemoryError; the encoder then is as before the bad update.
         """
@@ -76,33 +72,31 @@ class Pretraining:
                 self.on_step(self.run)
             report = self.end_epoch()
             yield report
-            if report["last"]:
+            if report.last:
                 return
 
-    def end_epoch(self) -> Report:
+    def end_epoch(self) -> EpochReport:
         """Evaluate after an epoch's last step; the report of the epoch."""
         run = self.run
         config = run.config.training
         with out_of_memory_named(config, run):
-            report = self._evaluated()
-            reached = config.target_loss is not None and report["val_loss"] <= config.target_loss
+            metrics = self._evaluated()
+            reached = config.target_loss is not None and metrics["val_loss"] <= config.target_loss
             finished = reached or self.finished
             if finished and config.field_accuracy_samples:
-                report["field_accuracy"] = field_accuracy(
+                metrics["field_accuracy"] = field_accuracy(
                     run, self.llm, config.field_accuracy_samples
                 )
-        self.history.append(scalars(report))
-        report.update(outcome="finished" if finished else "running", message="", findings=[])
-        for finding in diagnose(self.history, run.facts()):
-            report["findings"].append(asdict(finding))
-            if finding.id == GATE_STUCK and config.stop_stuck_gates and not finished:
-                report.update(outcome=GateStuckError.status, message=finding.text)
-        report["last"] = report["outcome"] != "running"
-        if self._lineage:
-            report[LINEAGE], self._lineage = self._lineage, []
-        return report
+        self.history.append(scalars(metrics))
+        findings = tuple(diagnose(self.history, run.facts()))
+        status, message = Status.FINISHED if finished else Status.RUNNING, ""
+        stuck = [finding for finding in findings if finding.id == GATE_STUCK]
+        if stuck and config.stop_stuck_gates and not finished:
+            status, message = GateStuckError.status, stuck[0].text
+        lineage, self._lineage = self._lineage, ()
+        return EpochReport(self.history[-1], run.series.told(), status, message, findings, lineage)
 
-    def _evaluated(self) -> Report:
+    def _evaluated(self) -> Metrics:
         run, series = self.run, self.run.series
         run.check_finite()  # waits for the device, so that the time below is the steps'
         seconds = time.perf_counter() - series.started
@@ -110,11 +104,10 @@ class Pretraining:
         if not math.isfinite(val_loss):
             raise DivergedError(f"val_loss is {val_loss} after step {run.step}", run.step)
         run.epoch += 1
-        losses, alphas = series.column("loss"), series.column("gate_alpha")
         return {
-            "train_loss": fmean(losses),
+            "train_loss": fmean(series.column("loss")),
             "val_loss": val_loss,
-            "gate_alpha": alphas[-1],
+            "gate_alpha": series.column("gate_alpha")[-1],
             "semantic_retention": retention,
             "learning_rate": series.learning_rate[-1],
             "grad_norm": fmean(series.column("grad_norm")),
@@ -124,9 +117,6 @@ class Pretraining:
             "steps_per_s": len(series) / seconds,
             "tokens_per_s": series.tokens / seconds,
             "peak_memory_mib": _peak_memory_mib(run.inputs.device),
-            "series_loss": losses,
-            "series_gate_alpha": alphas,
-            "series_learning_rate": series.learning_rate,
         }
 
 

@@ -65,6 +65,11 @@ class StepSeries:
         """One number per step so far; waits for the device."""
         return self._rows[: len(self), self.COLUMNS.index(name)].tolist()
 
+    def told(self) -> dict[str, list[float]]:
+        """What a report carries of it, by metric; waits for the device."""
+        columns = {name: self.column(name) for name in ("loss", "gate_alpha")}
+        return {**columns, "learning_rate": list(self.learning_rate)}
+
 
 class Run:
     """A training of one encoder, step by step; several may share one LLM."""

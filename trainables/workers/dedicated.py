@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ import ray.train
 
 from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
+from trainables.training.reports import Ending, EpochReport, to_plain
 from trainables.training.startup_time import lateness
+from trainables.workers.environment import run_config, scaling_config
 from trainables.workers.object_store import get_inputs
 
 # The trial that drives a run and the run's controller load this module, too. What only workers
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
     from trainables.training.pretraining import Pretraining
-from trainables.workers.environment import run_config, scaling_config
 
 WORKER_RESTARTS = 1
 
@@ -42,7 +43,7 @@ class WorkerSettings:
 def train_worker(loop_config: dict[str, Any]) -> None:
     """Train one run, with the other workers of its group, and report after every epoch.
 
-    A run that cannot go on ends with a report whose ``outcome`` and ``message`` say why.
+    What a run that cannot go on says last is an ``Ending``.
     """
     began = time.perf_counter()
     import torch
@@ -67,16 +68,15 @@ def train_worker(loop_config: dict[str, Any]) -> None:
                     pretraining.resume(directory, inherited=settings.inherited)
         late = lateness(config, began, [], device.type == "cuda")
         for report in pretraining.reports():
-            report["findings"] += [asdict(late)] if late else []
-            late = None
+            if late:
+                report, late = replace(report, findings=(*report.findings, late)), None
             _report(report, pretraining)
     except TrialEndedError as error:
         if shard.size > 1 and isinstance(error, OutOfMemoryError):
             raise  # the others are waiting for this worker: the whole group has to end
         history = pretraining.history if pretraining else []
-        last = history[-1] if history else {"epoch": 0, "step": 0}
-        ending = {**last, "last": True, "outcome": error.status, "message": error.message}
-        ray.train.report(ending if shard.rank == 0 else {})
+        ending = Ending(error.status, error.message, *history[-1:])
+        ray.train.report(to_plain(ending) if shard.rank == 0 else {})
 
 
 def make_trainer(
@@ -116,7 +116,7 @@ def _starting_point(settings: WorkerSettings) -> Iterator[Path | None]:
         yield Path(directory)
 
 
-def _report(report: dict[str, Any], pretraining: Pretraining) -> None:
+def _report(report: EpochReport, pretraining: Pretraining) -> None:
     """Every worker takes part; the first one carries the figures and the checkpoint."""
     if pretraining.shard.rank != 0:
         ray.train.report({})
@@ -125,4 +125,5 @@ def _report(report: dict[str, Any], pretraining: Pretraining) -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         write_checkpoint(Path(directory), pretraining.run, pretraining.history)
-        ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(directory))
+        checkpoint = ray.train.Checkpoint.from_directory(directory)
+        ray.train.report(to_plain(report), checkpoint=checkpoint)

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-from ray.actor import ActorHandle
 
 from trainables.config import PretrainConfig
+from trainables.packing.protocol import Board, HostFacts
 from trainables.training.startup_time import lateness, registry_prompts
+from trainables.workers.environment import (
+    FLEET_POLL_SECONDS,
+    POLL_INTERVAL,
+    run_config,
+    scaling_config,
+)
+from trainables.workers.link import POLL_SECONDS, BoardActor, SwitchboardLink
 from trainables.workers.object_store import get_inputs
 
 # The trial that drives a run and the run's controller load this module, too. What only workers
@@ -24,13 +31,6 @@ if TYPE_CHECKING:
 
     from trainables.inputs.shared_inputs import SharedInputs
     from trainables.llm.frozen import FrozenLLM
-from trainables.workers.environment import (
-    FLEET_POLL_SECONDS,
-    POLL_INTERVAL,
-    run_config,
-    scaling_config,
-)
-from trainables.workers.link import POLL_SECONDS, SwitchboardLink
 
 HOST_RESTARTS = 20
 
@@ -41,7 +41,7 @@ class HostSettings:
 
     config: PretrainConfig
     inputs: ray.ObjectRef | None
-    switchboard: ActorHandle
+    board: BoardActor
     lanes: int | None
     hosts: int
     elastic: bool = False
@@ -66,7 +66,7 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
         with suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    link = SwitchboardLink(settings.switchboard)
+    link = SwitchboardLink(settings.board)
     context = ray.train.get_context()
     try:
         dtype = select_dtype(settings.config.training.precision, device)
@@ -76,20 +76,16 @@ def host_worker(loop_config: dict[str, Any]) -> None:
         footprint = Footprint(llm, inputs)
         plan = plan_lanes(settings.lanes, settings.config, device, footprint, budget)
     except UserError as error:
-        link.put("error", error)
+        link.cannot_start(error)
         return
     except Exception as error:  # noqa: BLE001 - a restart would only meet it again
-        link.put("error", UserError(f"a host could not start: {type(error).__name__}: {error}"))
+        reason = f"{type(error).__name__}: {error}"
+        link.cannot_start(UserError(f"a host could not start: {reason}"))
         return
     prompts = registry_prompts(settings.config) if settings.inputs is None else []
     late = lateness(settings.config, began, prompts, device.type == "cuda")
-    about = {
-        "pid": os.getpid(),
-        "node": context.get_node_rank(),
-        "reason": plan.reason,
-        "joined": time.time(),
-    }
-    link.join(plan.lanes, about)
+    pid, node = os.getpid(), context.get_node_rank()
+    link.join(HostFacts(plan.lanes, plan.reason, pid, node, joined=time.time()))
     lanes = Lanes(llm, inputs, footprint, together=plan.together, budget=budget, late=late)
     serve(lanes, link)
 
@@ -139,11 +135,11 @@ def _shared_inputs(settings: HostSettings, llm: FrozenLLM) -> SharedInputs:
     from trainables.inputs.checked_data import read_data
     from trainables.inputs.preparing import embed_tools, prepare_inputs
 
-    board = settings.switchboard
-    if ray.train.get_context().get_world_rank() == 0 and ray.get(board.inputs.remote(0)) is None:
+    board = settings.board
+    if ray.train.get_context().get_world_rank() == 0 and board.ask(Board.inputs, 0) is None:
         data = read_data(settings.config)
         embeddings = embed_tools(llm, settings.config, data.tools, lambda line: None)
-        ray.get(board.share.remote(prepare_inputs(llm, data, embeddings)))
-    while (reference := ray.get(board.inputs.remote(POLL_SECONDS))) is None:
+        board.ask(Board.share, prepare_inputs(llm, data, embeddings))
+    while (reference := board.ask(Board.inputs, POLL_SECONDS)) is None:
         pass
     return get_inputs(reference[0])

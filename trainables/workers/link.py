@@ -5,37 +5,65 @@ from __future__ import annotations
 import queue
 import threading
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
-import ray.train
 from ray.actor import ActorHandle
 
-from trainables.packing.protocol import Command
-
-# The trial that drives a run and the run's controller load this module, too. What only workers
-# need (torch, transformers) is imported where it is used: seconds per process.
-if TYPE_CHECKING:
-    pass
+from trainables.errors import UserError
+from trainables.packing.protocol import Board, Command, HostFacts
+from trainables.training.reports import Report
 
 POLL_SECONDS = 5.0
-SAVED = "saved"  # where hosts say that they have saved their runs
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class BoardActor:
+    """The actor that hands out runs, its methods called as ``Board`` declares them."""
+
+    handle: ActorHandle
+
+    def ask(
+        self,
+        method: Callable[Concatenate[Board, Arguments], Awaitable[Answer]],
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Answer:
+        """The answer of ``method``; waits for it."""
+        answer: Answer = ray.get(self._call(method.__name__, *arguments, **options))
+        return answer
+
+    def tell(
+        self,
+        method: Callable[Concatenate[Board, Arguments], Awaitable[Any]],
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> None:
+        """Call ``method`` and wait for nothing; calls arrive in their order."""
+        self._call(method.__name__, *arguments, **options)
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> ray.ObjectRef:
+        return getattr(self.handle, method).remote(*arguments, **options)
 
 
 class SwitchboardLink:
     """A host's end of the line; a thread listens, so that no step ever waits for a message."""
 
-    def __init__(self, switchboard: ActorHandle) -> None:
-        self._switchboard = switchboard
+    def __init__(self, board: BoardActor) -> None:
+        self._board = board
         self._host = uuid.uuid4().hex
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
 
-    def join(self, lanes: int, about: dict[str, Any]) -> None:
-        ray.get(self._switchboard.join.remote(self._host, lanes, about))
+    def join(self, facts: HostFacts) -> None:
+        self._board.ask(Board.join, self._host, facts)
         threading.Thread(target=self._listen, name="switchboard", daemon=True).start()
 
-    def put(self, key: str, item: Any) -> None:
-        ray.get(self._switchboard.put.remote(key, item))
+    def cannot_start(self, error: UserError) -> None:
+        self._board.ask(Board.cannot_start, error)
 
     def receive(self, wait: bool) -> list[Command]:
         found = [self._commands.get()] if wait else []
@@ -43,16 +71,16 @@ class SwitchboardLink:
             found.append(self._commands.get())
         return found
 
-    def send(self, key: str, report: dict[str, Any]) -> None:
-        self._switchboard.report.remote(self._host, key, report)
+    def send(self, key: str, report: Report, seconds_in_steps: float) -> None:
+        self._board.tell(Board.report, self._host, key, report, seconds_in_steps)
 
     def saved(self) -> None:
-        self.put(SAVED, self._host)
+        self._board.ask(Board.saved, self._host)
 
     def _listen(self) -> None:
         while True:
             try:
-                found = ray.get(self._switchboard.commands.remote(self._host, POLL_SECONDS))
+                found = self._board.ask(Board.commands, self._host, POLL_SECONDS)
             except ray.exceptions.RayError:  # the sweep is gone
                 found = [Command("close")]
             for command in found:

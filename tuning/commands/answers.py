@@ -13,7 +13,7 @@ from rich.table import Table
 from trainables.errors import UserError
 from tuning.history.disk import free_bytes, used_bytes
 from tuning.history.export import best_of
-from tuning.history.record import SweepRecord, TrialRecord
+from tuning.history.record import SweepRecord, SweepState, TrialRecord
 from tuning.history.sweeps import list_sweeps, read_sweep
 from tuning.monitors.table import trial_table
 from tuning.terminal import figure, run_tune, run_tune_on, short_params, shown_path
@@ -122,7 +122,7 @@ def show_status(directory: Path, console: Console) -> None:
             f"best {best['metric']} {figure(best['value'])}: {best['trial_id']}, "
             f"{short_params(best['params'])}"
         )
-    if answer["state"] == "interrupted":
+    if answer["state"] == SweepState.INTERRUPTED:
         console.print(f"resume: {run_tune_on(directory, 'resume')}", soft_wrap=True)
 
 
@@ -155,7 +155,7 @@ def show_summary(record: SweepRecord, directory: Path, console: Console) -> None
     counts = ", ".join(f"{n} {status}" for status, n in record.counts().items())
     message = f": {record.message}" if record.message else ""
     console.print(f"\nSweep {record.name} {record.state}{message}. Trials: {counts}.")
-    if record.state != "finished":
+    if record.state != SweepState.FINISHED:
         console.print(
             f"Resume:      {run_tune_on(directory, 'resume')}", soft_wrap=True, highlight=False
         )

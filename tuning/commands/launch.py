@@ -17,6 +17,7 @@ from tuning.commands.arguments import (
     find_named,
     overrides_of,
 )
+from tuning.history.record import SweepState
 from tuning.terminal import DEFAULT_STORAGE, run_tune_on, say_on_stdout
 
 STOP_SECONDS = 60
@@ -120,7 +121,8 @@ def _resume(options: argparse.Namespace) -> int:
     overrides = overrides_of(options, flags)
     from tuning.history.sweeps import read_sweep
 
-    if read_sweep(directory).state == "finished" and not overrides and not options.retry_failed:
+    over = read_sweep(directory).state == SweepState.FINISHED
+    if over and not overrides and not options.retry_failed:
         raise UserError(
             f"sweep `{options.name}` has finished; see `best` and `export`, or go on with more "
             "trials: --num_trials N"
@@ -165,4 +167,4 @@ def _summary(directory: Path) -> int:
 
     record = read_sweep(directory)
     show_summary(record, directory, make_console())
-    return 0 if record.state == "finished" else 1
+    return 0 if record.state == SweepState.FINISHED else 1

@@ -9,11 +9,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from trainables.config import PretrainConfig, Section
+from trainables.statuses import Status
 
 EARLIER = "embedding_attention"
 GATED = "gated_fusion"
 ARCHITECTURES = (EARLIER, GATED)
-FINISHED = "finished"
+FINISHED = Status.FINISHED.value
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from typing import Any
 
 from trainables.errors import UserError
 from trainables.files import exists, new_directory
+from trainables.statuses import GOOD
 from trainables.yaml_config import read_yaml
 from tuning.checks import check_writable
 from tuning.comparison.plots import BestSoFar, draw_sweeps
 from tuning.history.events import read_events
 from tuning.history.manifest import read_manifest
-from tuning.history.record import GOOD, Event, SweepRecord, TrialRecord
+from tuning.history.record import Event, EventKind, SweepRecord, SweepState, TrialRecord
 from tuning.history.sweeps import CONFIG_FILE, read_sweep
 from tuning.terminal import duration, figure
 
@@ -75,7 +76,7 @@ def read_comparable(directories: Sequence[Path]) -> list[Sweep]:
 
 def open_sweep(directory: Path) -> Sweep:
     record = read_sweep(directory)
-    if record.state == "running":
+    if record.state == SweepState.RUNNING:
         raise UserError(f"sweep `{record.name}` is still running; wait for it, or `stop` it")
     best = record.best()
     if best is None:
@@ -97,13 +98,13 @@ def _timeline(events: Iterable[Event], metric: str, good: set[str]) -> tuple[lis
         time = event.get("time")
         if not isinstance(time, int | float):
             continue
-        goes_on = event["event"] == "sweep" and event.get("state") == "running"
+        goes_on = event["event"] == EventKind.SWEEP and event.get("state") == SweepState.RUNNING
         if last is not None and started and not goes_on:
             clock += max(0.0, time - last)
         last = time
-        if event["event"] == "start":
+        if event["event"] == EventKind.START:
             started.add(event["trial_id"])
-        if event["event"] == "epoch" and event["trial_id"] in good:
+        if event["event"] == EventKind.EPOCH and event["trial_id"] in good:
             value = event["metrics"].get(metric)
             if value is not None:
                 reports.append(Report(clock, len(started), float(value)))

@@ -17,7 +17,6 @@ from trainables.inputs.cache import find_inputs, keep_inputs
 from trainables.inputs.checked_data import read_data
 from trainables.inputs.preparing import embed_tools, prepare_inputs
 from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
-from trainables.metrics import scalars
 from trainables.models.encoder import evaluating
 from trainables.training.batches import DeviceInputs
 from trainables.training.pretraining import Pretraining, set_determinism
@@ -120,9 +119,9 @@ def _train(pretraining: Pretraining, progress: Path) -> Trained:
     progress.write_text("")
     try:
         for report in pretraining.reports():
-            rates = sum(report["series_learning_rate"])
-            history.append({**scalars(report), "rate_sum": rates})
-            first_loss = report["series_loss"][0] if first_loss is None else first_loss
+            rates = sum(report.series["learning_rate"])
+            history.append({**report.metrics, "rate_sum": rates})
+            first_loss = report.series["loss"][0] if first_loss is None else first_loss
             with progress.open("a") as file:
                 file.write(".")
     except TrialEndedError as error:

@@ -13,10 +13,12 @@ from ray import tune
 from ray.actor import ActorHandle
 
 from trainables.config import PretrainConfig
+from trainables.training.reports import Report
 from trainables.workers.dedicated import WorkerSettings
 from tuning.config.space import with_params
 from tuning.execution.packed_trial import copy_checkpoint
-from tuning.execution.train_run import Report, TrainRun
+from tuning.execution.train_run import TrainRun
+from tuning.tune_edge import to_result
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class DedicatedTrial(tune.Trainable):
         """The name that Ray's dashboard and logs show for the actor."""
         return self._name
 
-    def step(self) -> Report:
+    def step(self) -> dict[str, Any]:
         if self._run is None:
             self._start()
         report, checkpoint = next(self._reports)
         self._checkpoint = checkpoint or self._checkpoint
-        return {**report, "done": report["last"], "should_checkpoint": checkpoint is not None}
+        return to_result(report, checkpoint=checkpoint is not None)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         if self._checkpoint is not None:

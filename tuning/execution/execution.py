@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from ray import tune
 from ray.tune import Callback
@@ -12,6 +11,7 @@ from ray.tune import Callback
 from trainables.config import PretrainConfig
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.location import check_heads
+from trainables.packing.protocol import HostFacts
 from tuning.config.space import HEADS, searched_heads
 from tuning.config.sweep import SweepConfig
 
@@ -30,7 +30,7 @@ class Execution:
     hidden_size: int
     reuse_actors: bool = False
     callbacks: list[Callback] = field(default_factory=list)
-    hosts: Callable[[], list[dict[str, Any]]] = list  # what they say of themselves
+    hosts: Callable[[], list[HostFacts]] = list  # what they say of themselves
     save: Callable[[], None] = lambda: None  # checkpoints of what trains, where it stands
 
 

@@ -19,16 +19,14 @@ from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.tune.experiment import Trial
 
 from trainables.inputs.shared_inputs import SharedInputs
+from trainables.packing.protocol import HostFacts
 from trainables.workers.host import HostSettings, make_fleet
-from trainables.workers.link import SAVED
 
 CONTROLLER = "controller"
-ERROR = "error"
 CLOSE_SECONDS = 5.0
 SAVE_SECONDS = 6.0
 ABORT_SECONDS = 10.0
 WATCH_SECONDS = 1.0
-FOREVER = 10.0**9
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +72,7 @@ class Fleet:
     def __init__(
         self, settings: HostSettings, train_runs: Path, interrupt: Callable[[], None]
     ) -> None:
-        self.switchboard = settings.switchboard
+        self.switchboard = settings.board.handle
         self._directory = train_runs / "fleet"
         trainer = make_fleet(
             settings,
@@ -90,13 +88,13 @@ class Fleet:
         self._interrupt = interrupt
         self._up = False
         self._asked = 0.0
-        self._error = self.switchboard.get.remote(ERROR, FOREVER)
+        self._failure = self.switchboard.start_failure.remote()
 
     def check(self) -> None:
         """Raises UserError for what the hosts could not use, FleetGoneError if they are gone."""
-        ready, _ = ray.wait([self._error], timeout=0)
+        ready, _ = ray.wait([self._failure], timeout=0)
         if ready:
-            raise ray.get(self._error)[0]
+            raise ray.get(self._failure)
         if self._fit.done():
             reason = self._fit.exception() or "its hosts ended"
             raise FleetGoneError(f"the fleet of hosts is gone: {reason}")
@@ -108,11 +106,11 @@ class Fleet:
             self._up = bool(self.describe())
         return self._up
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self) -> list[HostFacts]:
         """What each host says of itself, now."""
         return list(ray.get(self.switchboard.hosts.remote()))
 
-    def hosts(self, count: int) -> list[dict[str, Any]]:
+    def hosts(self, count: int) -> list[HostFacts]:
         """What ``count`` hosts say of themselves; waits until they are up."""
         while len(found := self.describe()) < count:
             self.check()
@@ -129,10 +127,7 @@ class Fleet:
 
     def save(self) -> None:
         """Let the hosts write checkpoints of all runs where they stand, if they can in time."""
-        end = time.monotonic() + SAVE_SECONDS
-        missing = ray.get(self.switchboard.save_runs.remote(), timeout=SAVE_SECONDS)
-        while missing > 0 and (left := end - time.monotonic()) > 0:
-            missing -= len(ray.get(self.switchboard.get.remote(SAVED, left)))
+        ray.get(self.switchboard.save_runs.remote(SAVE_SECONDS), timeout=2 * SAVE_SECONDS)
 
     def close(self) -> None:
         """End the hosts, give back what they hold."""

@@ -12,6 +12,7 @@ from trainables.config import PretrainConfig
 from trainables.inputs.cache import find_inputs, keep_inputs
 from trainables.packing.protocol import LANES_IN_TURN
 from trainables.workers.host import HostSettings
+from trainables.workers.link import BoardActor
 from trainables.workers.object_store import put_inputs
 from tuning.config.sweep import PackedExecution, SweepConfig
 from tuning.execution.cluster import Cluster, check_slots
@@ -47,7 +48,7 @@ def open_packed(
     settings = HostSettings(
         train,
         put_inputs(inputs) if inputs else None,
-        open_switchboard(),
+        BoardActor(open_switchboard()),
         None if known == "auto" else known,
         hosts,
         elastic=cluster.joined,
@@ -65,8 +66,8 @@ def open_packed(
             # An elastic fleet may begin with one, the others being another sweep's: those to come
             # are taken to be like the first.
             found = fleet.hosts(1 if settings.elastic else hosts)
-            lanes = sum(host["lanes"] for host in found) + found[0]["lanes"] * (hosts - len(found))
-            why = found[0]["reason"]
+            lanes = sum(host.lanes for host in found) + found[0].lanes * (hosts - len(found))
+            why = found[0].reason
         else:
             lanes, why = hosts * known, "each a run of its own, one step after the other"
         concurrent = min(lanes, most)
@@ -75,7 +76,9 @@ def open_packed(
         if hosts > cluster.slots:
             say(f"      {cluster.slots} of the hosts now, the others when the cluster grows")
         yield Execution(
-            tune.with_parameters(PackedTrial, settings=PackedSettings(train, settings.switchboard)),
+            tune.with_parameters(
+                PackedTrial, settings=PackedSettings(train, settings.board.handle)
+            ),
             # Until the hosts are up, more would only take the cores that these need to start.
             lambda: concurrent if fleet.is_up() else min(hosts, concurrent),
             concurrent,

@@ -21,8 +21,11 @@ from ray.train._internal.checkpoint_manager import _TrainingResult
 from trainables.config import PretrainConfig
 from trainables.files import wait_for_room
 from trainables.metrics import scalars
-from trainables.packing.protocol import CRASHED, Assignment
+from trainables.packing.protocol import Assignment
+from trainables.statuses import Status
+from trainables.training.reports import EpochReport, Report
 from tuning.config.space import with_params
+from tuning.tune_edge import to_result
 
 START_DIR = "start"
 _log = logging.getLogger(__name__)
@@ -69,14 +72,13 @@ class PackedTrial(tune.Trainable):
         assignment = None if self._started else self._assignment()
         self._started = True
         board = self._settings.switchboard
-        report = ray.get(board.train.remote(self._key, self._name, assignment))
-        if report["outcome"] == CRASHED:
-            raise RuntimeError(report["message"])
-        checkpoint = report.pop("checkpoint", None)
-        if checkpoint is not None:
-            self._checkpoint = Path(checkpoint)
-        saved = checkpoint is not None
-        return {**report, "done": report["last"], "should_checkpoint": saved}
+        report: Report = ray.get(board.train.remote(self._key, self._name, assignment))
+        if report.status == Status.FAILED:
+            raise RuntimeError(report.message)
+        saved = report.checkpoint if isinstance(report, EpochReport) else None
+        if saved is not None:
+            self._checkpoint = Path(saved)
+        return to_result(report, checkpoint=saved is not None)
 
     def save(self, checkpoint_dir: str | None = None) -> _TrainingResult:
         """The newest checkpoint under a path of its own, because Tune deletes them by path."""

@@ -17,22 +17,26 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from trainables.packing.protocol import Assignment, Command
+from trainables.errors import UserError
+from trainables.packing.protocol import Assignment, Board, Command, HostFacts
+from trainables.training.reports import EpochReport, Report
 from tuning.execution.mailbox import DRIVER_SHARE, HEAD_NODE, Mailbox
 
 # A run that has reported keeps its lane for so long while another waits for one.
 PATIENCE_SECONDS = 1.0
-Report = dict[str, Any]
 
 
 @dataclass
 class Host:
     """A process of the fleet; ``runs`` are the keys of those in its lanes."""
 
-    lanes: int
-    about: dict[str, Any]
+    facts: HostFacts
     runs: set[str] = field(default_factory=set)
     commands: asyncio.Queue[Command] = field(default_factory=asyncio.Queue)
+
+    @property
+    def lanes(self) -> int:
+        return self.facts.lanes
 
 
 @dataclass(eq=False)
@@ -48,7 +52,7 @@ class Run:
     reports: asyncio.Queue[Report] = field(default_factory=asyncio.Queue)
 
 
-class Switchboard(Mailbox):
+class Switchboard(Mailbox, Board):
     """Placing, refilling, replacing: the books of a fleet."""
 
     def __init__(self) -> None:
@@ -61,6 +65,10 @@ class Switchboard(Mailbox):
         self._closed = False
         self._inputs: list[ray.ObjectRef] | None = None
         self._have_inputs = asyncio.Event()
+        self._failure: UserError | None = None
+        self._has_failed = asyncio.Event()
+        self._saved: set[str] = set()
+        self._another_saved = asyncio.Condition()
 
     # What trials say
 
@@ -115,9 +123,18 @@ class Switchboard(Mailbox):
             await asyncio.wait_for(self._have_inputs.wait(), timeout)
         return self._inputs
 
-    async def join(self, host: str, lanes: int, about: dict[str, Any]) -> None:
-        self._hosts[host] = Host(lanes, about)
+    async def join(self, host: str, facts: HostFacts) -> None:
+        self._hosts[host] = Host(facts)
         self._place()
+
+    async def cannot_start(self, error: UserError) -> None:
+        self._failure = error
+        self._has_failed.set()
+
+    async def saved(self, host: str) -> None:
+        async with self._another_saved:
+            self._saved.add(host)
+            self._another_saved.notify_all()
 
     async def commands(self, host: str, timeout: float) -> list[Command]:
         """What the host has to do; ``close`` for one that is not known any more."""
@@ -132,19 +149,18 @@ class Switchboard(Mailbox):
             found.append(known.commands.get_nowait())
         return found
 
-    async def report(self, host: str, key: str, report: Report) -> None:
+    async def report(self, host: str, key: str, report: Report, seconds_in_steps: float) -> None:
         run = self._runs.get(key)
         if host in self._hosts:
-            self._hosts[host].about["seconds_in_steps"] = report.pop("seconds_in_steps")
+            known = self._hosts[host]
+            known.facts = replace(known.facts, seconds_in_steps=seconds_in_steps)
         if run is None or run.host != host:
             return
         run.training = False
         run.reported_at = asyncio.get_running_loop().time()
-        if "checkpoint" in report:
-            run.assignment = replace(
-                run.assignment, checkpoint=report["checkpoint"], inherited=False
-            )
-        if report["last"]:
+        if isinstance(report, EpochReport) and report.checkpoint is not None:
+            run.assignment = replace(run.assignment, checkpoint=report.checkpoint, inherited=False)
+        if report.last:
             self._hosts[host].runs.discard(key)
             run.host = None
         await run.reports.put(report)
@@ -164,14 +180,25 @@ class Switchboard(Mailbox):
             run.host = None
         self._waiting.extendleft(reversed([run for run in lost if run.training]))
 
-    async def hosts(self) -> list[dict[str, Any]]:
-        return [{"lanes": host.lanes, **host.about} for host in self._hosts.values()]
+    async def hosts(self) -> list[HostFacts]:
+        return [host.facts for host in self._hosts.values()]
 
-    async def save_runs(self) -> int:
-        """Ask all hosts to save their runs where they stand; how many hosts were asked."""
-        for name in self._hosts:
+    async def start_failure(self) -> UserError | None:
+        """Why a host cannot start; waits until one says so, perhaps for ever."""
+        await self._has_failed.wait()
+        return self._failure
+
+    async def save_runs(self, timeout: float) -> None:
+        """Let all hosts save their runs where they stand; waits for them up to ``timeout`` s."""
+        asked = set(self._hosts)
+        self._saved.clear()
+        for name in asked:
             self._tell(name, Command("save"))
-        return len(self._hosts)
+        async with self._another_saved:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._another_saved.wait_for(lambda: self._saved >= asked), timeout
+                )
 
     async def close_hosts(self) -> None:
         self._closed = True

@@ -15,11 +15,11 @@ from ray.train import Checkpoint
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2.api.callback import UserCallback
 
+from trainables.training.reports import Report, from_plain
 from trainables.workers.dedicated import WorkerSettings, make_trainer
 from tuning.execution.fleet import ABORT_SECONDS, IntroduceController, abort
 
 POLL_SECONDS = 1.0
-Report = dict[str, Any]
 
 
 class ForwardReports(UserCallback):
@@ -32,10 +32,10 @@ class ForwardReports(UserCallback):
     def after_report(
         self,
         run_context: TrainRunContext,
-        metrics: list[Report],
+        metrics: list[dict[str, Any]],
         checkpoint: Checkpoint | None,
     ) -> None:
-        item = (metrics[0], checkpoint.path if checkpoint else None)
+        item = (from_plain(metrics[0]), checkpoint.path if checkpoint else None)
         ray.get(self._mailbox.put.remote(self._key, item))
 
 
@@ -78,7 +78,7 @@ class TrainRun:
             ended = self._fit.done()
             items = ray.get(self._mailbox.get.remote(self._name, POLL_SECONDS))
             for report, checkpoint in items:
-                self._said_last = report["last"]
+                self._said_last = report.last
                 yield report, checkpoint
                 self._forget(checkpoint)
             if ended and not items:

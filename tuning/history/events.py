@@ -18,11 +18,15 @@ from typing import IO
 from trainables.errors import UserError
 from trainables.files import wait_for_room
 from tuning.history.lock import is_locked
-from tuning.history.record import Event
+from tuning.history.record import EARLIER_KINDS, Event, EventKind
 
 EVENTS_FILE = "trials.jsonl"
 CRC = ', "crc32": '
-DURABLE = ("created", "sweep", "end")  # told to the disk at once, should the power fail
+DURABLE = (
+    EventKind.CREATED,
+    EventKind.SWEEP,
+    EventKind.END,
+)  # told to the disk at once, should the power fail
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +87,8 @@ def decode(line: bytes) -> Event:
     event = json.loads(text + b"}")
     if not isinstance(event, dict) or "event" not in event:
         raise ValueError("not an event")
-    return event
+    kind = event["event"]
+    return {**event, "event": EARLIER_KINDS.get(kind, kind)} if isinstance(kind, str) else event
 
 
 def _ends_within_a_line(path: Path) -> bool:

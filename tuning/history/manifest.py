@@ -13,10 +13,11 @@ from typing import Any
 from trainables.errors import UserError
 from trainables.files import write_text
 from tuning.history.events import EVENTS_FILE, read_events
-from tuning.history.record import FILE_NAME, Event, check_event
+from tuning.history.record import FILE_NAME, Event, EventKind, check_event
 
 MANIFEST_FILE = "manifest.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE = (2, 3)  # 2: an event has another name
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((directory / MANIFEST_FILE).read_text())
         version = manifest["format_version"]
-        if version == FORMAT_VERSION:
+        if version in READABLE:
             _check_manifest(manifest)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         recorded = read_created(directory)
@@ -67,10 +68,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             EVENTS_FILE,
         )
         return dict(recorded["manifest"])
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{directory}: format version {version}; this release reads {FORMAT_VERSION}"
-        )
+    if version not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise UserError(f"{directory}: format version {version}; this release reads {known}")
     return dict(manifest)
 
 
@@ -89,7 +89,7 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
 def read_created(directory: Path) -> Event | None:
     """How the sweep was created or last changed, as its history has it; None if it does not."""
     with contextlib.suppress(UserError):
-        found = [e for e in read_events(directory, warn=False) if e["event"] == "created"]
+        found = [e for e in read_events(directory, warn=False) if e["event"] == EventKind.CREATED]
         with contextlib.suppress(KeyError, TypeError, ValueError):
             for event in found:
                 check_event(event)

@@ -9,16 +9,47 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
+
+from trainables.statuses import GOOD, Status
 
 TUNE_DIR = "tune"
 TRIAL_ID = re.compile(r"trial_\d{1,9}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # never a way to another directory
 HISTORY_KEYS = ("epoch", "train_loss", "val_loss", "gate_alpha", "semantic_retention")
 MAX_FIGURE = 1e300
-# A trial with one of these statuses is over and has a result that counts.
-GOOD = ("finished", "stopped early")
-Event = dict[str, Any]
+Event = dict[str, Any]  # a line of the history
+
+
+class EventKind(StrEnum):
+    """What a line of the history tells; see ``SweepRecord.apply``."""
+
+    CREATED = "created"
+    SWEEP = "sweep"
+    TRIAL = "trial"
+    PARAMS = "params"
+    START = "start"
+    FIRST_STEP = "first_step"
+    EPOCH = "epoch"
+    HISTORY = "history"
+    CHECKPOINT = "checkpoint"
+    CHECKPOINT_REMOVED = "checkpoint_removed"
+    END = "end"
+    HOSTS = "hosts"
+
+
+# Their names in histories of format 2.
+EARLIER_KINDS = {"pruned": EventKind.CHECKPOINT_REMOVED}
+
+
+class SweepState(StrEnum):
+    """What becomes of a sweep, written into histories as these texts."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FINISHED = "finished"
+    FAILED = "failed"
 
 
 @dataclass
@@ -27,13 +58,13 @@ class TrialRecord:
 
     trial_id: str
     params: dict[str, Any]
-    status: str = "pending"
+    status: Status = Status.PENDING
     message: str = ""
     started: float | None = None
     ended: float | None = None
     waited: float | None = None  # seconds from being requested to the end of the first step
     checkpoint: str | None = None  # relative to the sweep's directory
-    pruned: bool = False  # its checkpoints are not worth their room
+    checkpoint_removed: bool = False  # it was not worth its room
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)  # by epoch
     findings: dict[int, list[dict[str, str]]] = field(default_factory=dict)  # by epoch, if any
     search_state: dict[str, Any] = field(default_factory=dict)  # what a sampler keeps with it
@@ -69,7 +100,7 @@ class TrialRecord:
     @property
     def described_status(self) -> str:
         """The status with its reason, as a person reads it."""
-        at = f" at epoch {self.epoch}" if self.status == "stopped early" else ""
+        at = f" at epoch {self.epoch}" if self.status == Status.STOPPED_EARLY else ""
         return f"{self.status}{at}: {self.message}" if self.message else f"{self.status}{at}"
 
     def _forget_after(self, epoch: int) -> None:
@@ -86,7 +117,7 @@ class SweepRecord:
     mode: str
     num_trials: int
     trials: dict[str, TrialRecord] = field(default_factory=dict)
-    state: str = "running"
+    state: SweepState = SweepState.RUNNING
     message: str = ""
     busy: float | None = None  # share of the hosts' time that was spent in training steps
 
@@ -97,14 +128,14 @@ class SweepRecord:
     def apply(self, event: Event) -> None:
         """Take in one event; an epoch that is told again replaces what followed it before."""
         check_event(event)
-        if event["event"] == "created":
+        if event["event"] == EventKind.CREATED:
             self.num_trials = event["manifest"].get("num_trials", self.num_trials)
             return
-        if event["event"] == "sweep":
-            self.state, self.message = event["state"], event.get("message", "")
+        if event["event"] == EventKind.SWEEP:
+            self.state, self.message = SweepState(event["state"]), event.get("message", "")
             self.num_trials = event.get("num_trials", self.num_trials)
             return
-        if event["event"] == "hosts":
+        if event["event"] == EventKind.HOSTS:
             self.busy = _share_in_steps(event["hosts"], event["time"])
             return
         trial_id = event["trial_id"]
@@ -113,30 +144,30 @@ class SweepRecord:
             self.trials[trial_id] = TrialRecord(trial_id, event["params"], search_state=state)
         trial = self.trials[trial_id]
         match event["event"]:
-            case "trial" if trial.params != event["params"]:
+            case EventKind.TRIAL if trial.params != event["params"]:
                 self.trials[trial_id] = TrialRecord(trial_id, event["params"])
-            case "history":
+            case EventKind.HISTORY:
                 trial.reports = {m["epoch"]: m for m in event["history"]}
                 trial._forget_after(trial.epoch)
-            case "pruned":
-                trial.checkpoint, trial.pruned = None, True
-            case "params":  # of a population: the trial goes on with others
+            case EventKind.CHECKPOINT_REMOVED:
+                trial.checkpoint, trial.checkpoint_removed = None, True
+            case EventKind.PARAMS:  # of a population: the trial goes on with others
                 trial.params = event["params"]
-            case "start":
-                trial.status, trial.message, trial.ended = "running", "", None
+            case EventKind.START:
+                trial.status, trial.message, trial.ended = Status.RUNNING, "", None
                 trial.started = trial.started or event["time"]
-            case "first_step":
+            case EventKind.FIRST_STEP:
                 trial.waited = trial.waited or event["waited"]
-            case "epoch":
+            case EventKind.EPOCH:
                 epoch = event["metrics"]["epoch"]
                 trial._forget_after(epoch - 1)
                 trial.reports[epoch] = event["metrics"]
                 if found := event.get("findings"):
                     trial.findings[epoch] = found
-            case "checkpoint":
-                trial.checkpoint, trial.pruned = event["path"], False
-            case "end":
-                trial.status, trial.message = event["status"], event.get("message", "")
+            case EventKind.CHECKPOINT:
+                trial.checkpoint, trial.checkpoint_removed = event["path"], False
+            case EventKind.END:
+                trial.status, trial.message = Status(event["status"]), event.get("message", "")
                 trial.ended = event["time"]
 
     def value(self, trial: TrialRecord) -> float | None:
@@ -159,18 +190,18 @@ class SweepRecord:
 
 
 EVENT_FIELDS: dict[str, dict[str, Any]] = {
-    "created": {"manifest": dict, "sweep": str},
-    "sweep": {"state": str},
-    "history": {"trial_id": str, "history": list},
-    "pruned": {"trial_id": str},
-    "hosts": {"hosts": list, "time": int | float},
-    "first_step": {"trial_id": str, "waited": int | float},
-    "trial": {"trial_id": str, "params": dict},
-    "params": {"trial_id": str, "params": dict},
-    "start": {"trial_id": str, "time": int | float},
-    "epoch": {"trial_id": str, "metrics": dict},
-    "checkpoint": {"trial_id": str, "path": str},
-    "end": {"trial_id": str, "status": str, "time": int | float},
+    EventKind.CREATED: {"manifest": dict, "sweep": str},
+    EventKind.SWEEP: {"state": str},
+    EventKind.HISTORY: {"trial_id": str, "history": list},
+    EventKind.CHECKPOINT_REMOVED: {"trial_id": str},
+    EventKind.HOSTS: {"hosts": list, "time": int | float},
+    EventKind.FIRST_STEP: {"trial_id": str, "waited": int | float},
+    EventKind.TRIAL: {"trial_id": str, "params": dict},
+    EventKind.PARAMS: {"trial_id": str, "params": dict},
+    EventKind.START: {"trial_id": str, "time": int | float},
+    EventKind.EPOCH: {"trial_id": str, "metrics": dict},
+    EventKind.CHECKPOINT: {"trial_id": str, "path": str},
+    EventKind.END: {"trial_id": str, "status": str, "time": int | float},
 }
 
 
@@ -187,7 +218,7 @@ def check_event(event: Event) -> None:
             raise TypeError(f"`{key}` is {type(event[key]).__name__}")
     if not isinstance(event.get("params", {}), dict):
         raise TypeError("`params` is no mapping")
-    told = [event["metrics"]] if event["event"] == "epoch" else event.get("history", [])
+    told = [event["metrics"]] if event["event"] == EventKind.EPOCH else event.get("history", [])
     for metrics in told:
         if not all(type(v) in (int, float) and abs(v) < MAX_FIGURE for v in metrics.values()):
             raise TypeError("a metric is no number")
@@ -198,7 +229,7 @@ def check_event(event: Event) -> None:
             raise TypeError("a finding is no text")
     if "trial_id" in event and not TRIAL_ID.fullmatch(event["trial_id"]):
         raise TypeError("`trial_id` is not one of ours")
-    if event["event"] == "checkpoint":
+    if event["event"] == EventKind.CHECKPOINT:
         folder, _, name = event["path"].rpartition("/")
         if folder != f"{TUNE_DIR}/{event['trial_id']}" or not FILE_NAME.fullmatch(name):
             raise ValueError(f"`path` is none of {event['trial_id']}'s checkpoints")

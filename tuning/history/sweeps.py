@@ -16,10 +16,11 @@ from pathlib import Path
 
 from trainables.errors import UserError, did_you_mean
 from trainables.files import exists
+from trainables.statuses import Status
 from tuning.history.events import EVENTS_FILE, read_events
 from tuning.history.lock import is_locked
 from tuning.history.manifest import MANIFEST_FILE, read_manifest
-from tuning.history.record import SweepRecord
+from tuning.history.record import SweepRecord, SweepState
 
 CONFIG_FILE = "sweep.yaml"
 STOP_FILE = "stop"  # made by who wants the sweep to end
@@ -37,12 +38,12 @@ def read_sweep(directory: Path) -> SweepRecord:
             record.apply(event)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("%s: an event was skipped: %r", directory / EVENTS_FILE, error)
-    if record.state == "running" and not is_locked(directory):
-        record.state = "interrupted"
-    if record.state != "running":
+    if record.state == SweepState.RUNNING and not is_locked(directory):
+        record.state = SweepState.INTERRUPTED
+    if record.state != SweepState.RUNNING:
         for trial in record.trials.values():
-            if trial.status in ("pending", "running"):
-                trial.status = "interrupted"
+            if trial.status in (Status.PENDING, Status.RUNNING):
+                trial.status = Status.INTERRUPTED
     return record
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ray.util.metrics import Gauge
 
 from trainables.metrics import METRICS
 from trainables.training.diagnosis import FINDING_IDS
-from tuning.history.record import Event, SweepRecord
+from trainables.training.reports import EpochReport
+from tuning.history.record import Event, EventKind, SweepRecord
 
 PREFIX = "encoder_"
 
@@ -32,13 +31,13 @@ class GaugeMonitor:
             tag_keys=("sweep", "trial", "finding"),
         )
 
-    def on_event(self, record: SweepRecord, event: Event, report: dict[str, Any]) -> None:
-        if event["event"] != "epoch":
+    def on_event(self, record: SweepRecord, event: Event, report: EpochReport | None) -> None:
+        if event["event"] != EventKind.EPOCH or report is None:
             return
         tags = {"sweep": self._sweep, "trial": event["trial_id"]}
-        for key, value in event["metrics"].items():
+        for key, value in report.metrics.items():
             self._gauges[key].set(float(value), tags=tags)
-        found = {finding["id"] for finding in event.get("findings", [])}
+        found = {finding.id for finding in report.findings}
         for name in FINDING_IDS:
             self._finding.set(float(name in found), tags={**tags, "finding": name})
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tuning.history.record import Event, SweepRecord, TrialRecord
+from trainables.statuses import OVER, Status
+from trainables.training.reports import EpochReport
+from tuning.history.record import Event, EventKind, SweepRecord, TrialRecord
 from tuning.terminal import duration, figure, short_params
 
-ENDED = ("finished", "stopped early", "diverged", "out of memory", "failed")
 MAX_ROWS = 24
 COLOURS = {
-    "running": "cyan",
-    "finished": "green",
-    "stopped early": "yellow",
-    "diverged": "red",
-    "out of memory": "red",
-    "failed": "red",
+    Status.RUNNING: "cyan",
+    Status.FINISHED: "green",
+    Status.STOPPED_EARLY: "yellow",
+    Status.DIVERGED: "red",
+    Status.OUT_OF_MEMORY: "red",
+    Status.FAILED: "red",
 }
 
 
@@ -36,19 +36,19 @@ class TimeLeft:
         done = sum(t.epoch for t in record.trials.values())
         if self._epochs_before is None:
             self._epochs_before = done
-        ended = [t for t in record.trials.values() if t.status in ENDED]
+        ended = [t for t in record.trials.values() if t.status in OVER]
         here = done - self._epochs_before
         if not here or not ended:
             return None
         per_trial = sum(t.epoch for t in ended) / len(ended)
-        running = [t for t in record.trials.values() if t.status not in ENDED]
+        running = [t for t in record.trials.values() if t.status not in OVER]
         left = sum(max(per_trial - t.epoch, 1) for t in running)
         left += per_trial * max(0, record.num_trials - len(record.trials))
         return (time.monotonic() - self._start) / here * left
 
 
 def summary_line(record: SweepRecord, left: float | None) -> str:
-    ended = sum(t.status in ENDED for t in record.trials.values())
+    ended = sum(t.status in OVER for t in record.trials.values())
     best = record.best()
     line = f"{ended}/{record.num_trials} trials ended"
     if best is not None:
@@ -61,8 +61,8 @@ def summary_line(record: SweepRecord, left: float | None) -> str:
 def trial_table(record: SweepRecord, max_rows: int = MAX_ROWS) -> Table:
     """All trials, or the running ones and the newest if there are more than fit."""
     trials = list(record.trials.values())
-    running = [t for t in trials if t.status not in ENDED]
-    others = [t for t in trials if t.status in ENDED][-max(1, max_rows - len(running)) :]
+    running = [t for t in trials if t.status not in OVER]
+    others = [t for t in trials if t.status in OVER][-max(1, max_rows - len(running)) :]
     shown = sorted({t.trial_id for t in [*running, *others]})
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("trial", "status"):
@@ -111,14 +111,14 @@ class TableMonitor:
             )
             self._live.start()
 
-    def on_event(self, record: SweepRecord, event: Event, report: dict[str, Any]) -> None:
+    def on_event(self, record: SweepRecord, event: Event, report: EpochReport | None) -> None:
         self._record = record
         if self._live is not None:
             self._live.update(self._screen())
-        elif event["event"] in ("start", "epoch", "end"):
+        elif event["event"] in (EventKind.START, EventKind.EPOCH, EventKind.END):
             trial = record.trials[event["trial_id"]]
             self._console.print(self._line(event, trial), soft_wrap=True, highlight=False)
-            for finding in trial.news if event["event"] == "epoch" else ():
+            for finding in trial.news if event["event"] == EventKind.EPOCH else ():
                 line = f"{trial.trial_id} {finding['id']}: {finding['text']}"
                 self._console.print(line, soft_wrap=True, highlight=False)
 
@@ -134,9 +134,9 @@ class TableMonitor:
 
     def _line(self, event: Event, trial: TrialRecord) -> str:
         match event["event"]:
-            case "start":
+            case EventKind.START:
                 return f"{trial.trial_id} started: {short_params(trial.params)}"
-            case "epoch":
+            case EventKind.EPOCH:
                 m = trial.metrics
                 losses = ", ".join(f"{k} {figure(m.get(k))}" for k in ("train_loss", "val_loss"))
                 return (

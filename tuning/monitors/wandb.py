@@ -15,8 +15,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from trainables.files import without_home
-from trainables.metrics import SERIES, scalars
-from tuning.history.record import GOOD, Event, SweepRecord, TrialRecord
+from trainables.metrics import scalars
+from trainables.statuses import GOOD
+from trainables.training.reports import EpochReport
+from tuning.history.record import Event, EventKind, SweepRecord, TrialRecord
 
 ARCHITECTURE = "Deep Semantic + Gated Fusion"
 CLOSE_SECONDS = 60
@@ -57,12 +59,11 @@ class WandbProcess:
             {"do": "start", "run": run, "group": group, "config": dict(config), "past": epochs}
         )
 
-    def log(self, run: str, report: Mapping[str, Any]) -> None:
+    def log(self, run: str, report: EpochReport) -> None:
         """The per-step series, then the epoch's figures and findings on its last step."""
-        series = {name: report[key] for key, name in SERIES.items() if key in report}
-        finding = ", ".join(finding["id"] for finding in report.get("findings", []))
-        epoch = {**scalars(report), "finding": finding}
-        self._send({"do": "log", "run": run, "series": series, "epoch": epoch})
+        finding = ", ".join(finding.id for finding in report.findings)
+        epoch = {**report.metrics, "finding": finding}
+        self._send({"do": "log", "run": run, "series": report.series, "epoch": epoch})
 
     def finish(self, run: str, status: str) -> None:
         good = status.startswith(GOOD)
@@ -126,22 +127,24 @@ class WandbMonitor:
         self._shape = (num_tools, hidden_size)
         self._steps: dict[str, int] = {}  # the last one that each open run has
 
-    def on_event(self, record: SweepRecord, event: Event, report: dict[str, Any]) -> None:
+    def on_event(self, record: SweepRecord, event: Event, report: EpochReport | None) -> None:
         trial_id = event.get("trial_id", "")
         match event["event"]:
-            case "start":
+            case EventKind.START:
                 self._start(record.trials[trial_id], anew=trial_id not in self._steps)
-            case "epoch":
-                if report["step"] <= self._steps[trial_id]:
-                    self._start(record.trials[trial_id], anew=True, until=report["epoch"])
+            case EventKind.EPOCH if report is not None:
+                if report.metrics["step"] <= self._steps[trial_id]:
+                    self._start(record.trials[trial_id], anew=True, until=report.epoch)
                 self._process.log(trial_id, report)
-                self._steps[trial_id] = report["step"]
-            case "history" if trial_id in self._steps:  # epochs of weights that it took over
+                self._steps[trial_id] = report.metrics["step"]
+            case EventKind.HISTORY if (
+                trial_id in self._steps
+            ):  # epochs of weights that it took over
                 for metrics in event["history"]:
                     if metrics["step"] > self._steps[trial_id]:
-                        self._process.log(trial_id, metrics)
+                        self._process.log(trial_id, EpochReport(metrics))
                         self._steps[trial_id] = metrics["step"]
-            case "end":
+            case EventKind.END:
                 self._process.finish(trial_id, record.trials[trial_id].described_status)
 
     def _start(self, trial: TrialRecord, *, anew: bool, until: float = math.inf) -> None:

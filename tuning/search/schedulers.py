@@ -18,14 +18,13 @@ from ray.tune.schedulers import (
 )
 
 from search_spaces.schema import Choice, FloatRange, IntRange, Range, SearchSpace
+from trainables.statuses import Status
 from tuning.config.space import changeable
 from tuning.config.sweep import ASHA, PBT, HyperBand, Median, NoScheduler, Scheduler
 from tuning.history.record import SweepRecord
 from tuning.search.halving import Halving
+from tuning.tune_edge import TIME_ATTRIBUTE, has_new_epoch, status_of
 
-TIME_ATTRIBUTE = "epoch"
-# The outcomes of reports that tell an epoch; others end a trial without a new one.
-WITH_EPOCH = ("running", "finished", "stopped early")
 # These pause trials to let others run: a limit on live trials would make them wait for ever.
 PAUSING = (HyperBand, PBT)
 
@@ -100,7 +99,7 @@ class SuccessiveHalving(_OwnDirectory, FIFOScheduler):
         self.active.add(_number(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        if result.get("outcome") != "running":
+        if status_of(result) != Status.RUNNING:
             return TrialScheduler.CONTINUE  # it has ended
         number, epoch = _number(trial), result[TIME_ATTRIBUTE]
         self._halving.report(number, epoch, result[self._metric_key])
@@ -130,7 +129,7 @@ class SuccessiveHalving(_OwnDirectory, FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Ray shows the last report here alone; at a rung it counts, as after a resume it does."""
-        if result.get("outcome") in WITH_EPOCH and self._metric_key in result:
+        if has_new_epoch(result) and self._metric_key in result:
             self._halving.report(_number(trial), result[TIME_ATTRIBUTE], result[self._metric_key])
         self._end(trial)
 

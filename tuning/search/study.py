@@ -18,10 +18,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
+from trainables.statuses import BAD, Status
 from tuning.history.record import SweepRecord, TrialRecord
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
-BAD = ("diverged", "out of memory")
 
 
 def freeze(
@@ -57,15 +57,18 @@ def freeze(
         }
         bad = trial.status in BAD
         # What ended it came after its last report.
-        over = trial.ended is not None and trial.epoch + (bad or trial.status == "failed") <= until
+        over = (
+            trial.ended is not None
+            and trial.epoch + (bad or trial.status == Status.FAILED) <= until
+        )
         state, value = TrialState.PRUNED, None
         if not over:
             state = TrialState.PRUNED if seen and until < math.inf else TrialState.RUNNING
-        elif trial.status == "finished" and seen:
+        elif trial.status == Status.FINISHED and seen:
             state, value = TrialState.COMPLETE, seen[max(seen)]
         elif bad and worst is not None:
             state, value = TrialState.COMPLETE, worst
-        elif trial.status != "stopped early":
+        elif trial.status != Status.STOPPED_EARLY:
             state = TrialState.FAIL
         found.append(
             create_trial(
@@ -74,7 +77,7 @@ def freeze(
                 params=known,
                 distributions={k: space[k] for k in known},
                 intermediate_values=seen,
-                user_attrs={"trial": trial.trial_id, "outcome": trial.status}
+                user_attrs={"trial": trial.trial_id, "outcome": trial.status.value}
                 | ({"message": trial.message} if trial.message else {}),
                 system_attrs=trial.search_state,
             )

@@ -7,11 +7,12 @@ from typing import Any
 
 from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range
 from trainables.errors import UserError
+from trainables.statuses import GOOD
 from tuning.config.space import searched_values
 from tuning.config.sweep import (
     ResolvedSweep,
 )
-from tuning.history.record import GOOD, SweepRecord
+from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.search.suggestions import Params
 

@@ -18,8 +18,14 @@ from trainables.files import file_digest, wait_for_room, without_home, write_tex
 from tuning.config.sweep import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
 from tuning.history.events import EventLog, now
 from tuning.history.lock import SweepLock
-from tuning.history.manifest import read_created, read_manifest, with_checksum, write_manifest
-from tuning.history.record import Event
+from tuning.history.manifest import (
+    FORMAT_VERSION,
+    read_created,
+    read_manifest,
+    with_checksum,
+    write_manifest,
+)
+from tuning.history.record import Event, EventKind
 from tuning.history.sweeps import CONFIG_FILE, STOP_FILE
 from tuning.terminal import run_tune_on
 
@@ -78,8 +84,21 @@ def write_config(directory: Path, config: SweepConfig, say: Say) -> None:
 
 def _write_created(directory: Path, manifest: dict[str, Any], text: str, say: Say) -> None:
     log = EventLog(directory, say)
-    log.write({"event": "created", "manifest": with_checksum(manifest), "sweep": text})
+    log.write({"event": EventKind.CREATED, "manifest": with_checksum(manifest), "sweep": text})
     log.close()
+
+
+def raise_format(directory: Path, say: Say) -> None:
+    """Mark a sweep of an earlier release as one of this, before anything is written in its form.
+
+    What an earlier release could misread, it refuses from then on.
+    """
+    manifest = read_manifest(directory)
+    if manifest["format_version"] == FORMAT_VERSION:
+        return
+    text = (directory / CONFIG_FILE).read_text()
+    _write_created(directory, manifest, text, say)
+    wait_for_room(lambda: write_manifest(directory, manifest), directory, say)
 
 
 def check_inputs(directory: Path) -> None:

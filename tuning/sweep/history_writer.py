@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from trainables.files import without_home
-from trainables.metrics import LINEAGE, SERIES, scalars
+from trainables.metrics import scalars
+from trainables.packing.protocol import HostFacts
+from trainables.statuses import GOOD, Status
 from trainables.training.checkpoint_files import remove_checkpoints
+from trainables.training.reports import EpochReport, Metrics
 from tuning.history.events import EventLog, now
-from tuning.history.record import GOOD, Event, SweepRecord, TrialRecord
+from tuning.history.record import Event, EventKind, SweepRecord, SweepState, TrialRecord
 from tuning.monitors.base import Monitor
-from tuning.search.schedulers import TIME_ATTRIBUTE, WITH_EPOCH
+from tuning.tune_edge import MESSAGE, TIME_ATTRIBUTE, status_of, take_report
 
 _log = logging.getLogger(__name__)
 
@@ -48,12 +52,12 @@ class SweepCallback(Callback):
         known = self._record.trials.get(_trial_id(trial))
         return known.params if known else None
 
-    def sweep_event(self, state: str, message: str = "") -> None:
-        self._emit({"event": "sweep", "state": state, "message": without_home(message)})
+    def sweep_event(self, state: SweepState, message: str = "") -> None:
+        self._emit({"event": EventKind.SWEEP, "state": state, "message": without_home(message)})
 
-    def hosts_event(self, hosts: list[dict[str, Any]]) -> None:
+    def hosts_event(self, hosts: Sequence[HostFacts]) -> None:
         """What the hosts say of themselves at the end, the seconds spent in steps among it."""
-        self._emit({"event": "hosts", "hosts": hosts})
+        self._emit({"event": EventKind.HOSTS, "hosts": [asdict(host) for host in hosts]})
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         for trial in trials[self._introduced :]:
@@ -62,75 +66,84 @@ class SweepCallback(Callback):
             if self._params_of(trial) != trial.config["params"]:
                 state = trial.config.get("state")
                 more = {"state": state} if state else {}
-                self.tell("trial", _trial_id(trial), params=trial.config["params"], **more)
+                self.tell(EventKind.TRIAL, _trial_id(trial), params=trial.config["params"], **more)
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         self.on_step_begin(iteration, trials)
         if self._params_of(trial) != trial.config["params"]:  # a population has changed them
-            self.tell("params", _trial_id(trial), params=trial.config["params"])
+            self.tell(EventKind.PARAMS, _trial_id(trial), params=trial.config["params"])
         params = self._record.trials[_trial_id(trial)].params
-        self.tell("start", _trial_id(trial), params=params)  # twice, should a line be damaged
+        self.tell(
+            EventKind.START, _trial_id(trial), params=params
+        )  # twice, should a line be damaged
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        if result.get("outcome") not in WITH_EPOCH:
-            return  # an ending without a new epoch; on_trial_complete tells it
-        for key in (self._record.metric, TIME_ATTRIBUTE):
-            if key not in result and not (
-                result["outcome"] != "finished" and key == "field_accuracy"
-            ):
-                raise RuntimeError(f"the report of {_trial_id(trial)} has no `{key}`")
-        first_step_at = result.pop("first_step_at", None)
-        if first_step_at is not None and self._record.trials[_trial_id(trial)].waited is None:
-            waited = round(first_step_at - trial.config["requested"], 4)
-            self.tell("first_step", _trial_id(trial), at=first_step_at, waited=waited)
-        self._fill_gap(_trial_id(trial), result.pop(LINEAGE, []), result[TIME_ATTRIBUTE])
-        found = result.get("findings")
-        more = {"findings": found} if found else {}
-        self.tell("epoch", _trial_id(trial), report=dict(result), metrics=scalars(result), **more)
-        for key in (*SERIES, "findings"):  # Tune would write them with every snapshot
-            result.pop(key, None)
+        report = take_report(result)  # Tune would write it with every snapshot
+        if not isinstance(report, EpochReport):
+            return  # on_trial_complete tells of an ending without a new epoch
+        trial_id = _trial_id(trial)
+        self._check_complete(trial_id, report)
+        self._tell_first_step(trial, report)
+        self._fill_gap(trial_id, report)
+        findings = [asdict(finding) for finding in report.findings]
+        more = {"findings": findings} if findings else {}
+        self.tell(EventKind.EPOCH, trial_id, report=report, metrics=scalars(report.metrics), **more)
 
-    def _fill_gap(self, trial_id: str, lineage: list[dict[str, Any]], epoch: int) -> None:
-        """A trial that took over weights ahead of its own has their epochs between the two."""
+    def _check_complete(self, trial_id: str, report: EpochReport) -> None:
+        """A scheduler goes on in silence without its metric; field_accuracy comes at the end."""
+        at_end = report.status != Status.FINISHED and self._record.metric == "field_accuracy"
+        for key in (self._record.metric, TIME_ATTRIBUTE):
+            if key not in report.metrics and not (at_end and key == self._record.metric):
+                raise RuntimeError(f"the report of {trial_id} has no `{key}`")
+
+    def _tell_first_step(self, trial: Trial, report: EpochReport) -> None:
+        at, trial_id = report.first_step_at, _trial_id(trial)
+        if at is not None and self._record.trials[trial_id].waited is None:
+            waited = round(at - trial.config["requested"], 4)
+            self.tell(EventKind.FIRST_STEP, trial_id, at=at, waited=waited)
+
+    def _fill_gap(self, trial_id: str, report: EpochReport) -> None:
+        """A trial that took over weights ahead of its own gets the epochs between the two."""
         own = self._record.trials[trial_id].reports
-        known = {row["epoch"]: row for row in lineage} | own
-        history = [scalars(known[e]) for e in sorted(known) if e < epoch]
-        if len(history) > sum(e < epoch for e in own):
-            self.tell("history", trial_id, history=history)
+        known: dict[int, Metrics] = {row["epoch"]: row for row in report.lineage} | own
+        history = [scalars(known[e]) for e in sorted(known) if e < report.epoch]
+        if len(history) > sum(e < report.epoch for e in own):
+            self.tell(EventKind.HISTORY, trial_id, history=history)
 
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
     ) -> None:
         path = os.path.relpath(checkpoint.path, self._directory)
-        self.tell("checkpoint", _trial_id(trial), path=path)
+        self.tell(EventKind.CHECKPOINT, _trial_id(trial), path=path)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         result = trial.last_result or {}
-        outcome = result.get("outcome", "running")
-        status = "stopped early" if outcome == "running" else outcome
-        self._end(_trial_id(trial), status, result.get("message", ""))
+        status = status_of(result)
+        if status == Status.RUNNING:  # the scheduler has ended it
+            status = Status.STOPPED_EARLY
+        self._end(_trial_id(trial), status, result.get(MESSAGE, ""))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._end(_trial_id(trial), "failed", _reason(trial))
+        self._end(_trial_id(trial), Status.FAILED, _reason(trial))
 
     def stopped_early(self, trial_id: str) -> None:
         """A trial that waited at a rung when the sweep was interrupted does not go on."""
-        self._end(trial_id, "stopped early", "")
+        self._end(trial_id, Status.STOPPED_EARLY, "")
 
-    def _end(self, trial_id: str, status: str, message: str) -> None:
-        self.tell("end", trial_id, status=status, message=without_home(message))
+    def _end(self, trial_id: str, status: Status, message: str) -> None:
+        self.tell(EventKind.END, trial_id, status=status, message=without_home(message))
         if self._keep_best is not None:
             for other in surplus(self._record, self._keep_best):
                 path = self._directory / str(other.checkpoint)
-                self.tell("pruned", other.trial_id)
+                self.tell(EventKind.CHECKPOINT_REMOVED, other.trial_id)
                 remove_checkpoints(path.parent)
 
     def close(self) -> None:
@@ -139,18 +152,18 @@ class SweepCallback(Callback):
         self._log.close()
 
     def tell(
-        self, event: str, trial_id: str, *, report: dict[str, Any] | None = None, **content: Any
+        self, event: EventKind, trial_id: str, *, report: EpochReport | None = None, **content: Any
     ) -> None:
         """One event of a trial; ``report`` is for those that watch, and not written down."""
         self._emit({"event": event, "trial_id": trial_id, **content}, report)
 
-    def _emit(self, event: Event, report: dict[str, Any] | None = None) -> None:
+    def _emit(self, event: Event, report: EpochReport | None = None) -> None:
         event["time"] = now()
         self._log.write(event)
         self._record.apply(event)
         for monitor in list(self._monitors):
             try:
-                monitor.on_event(self._record, event, report or {})
+                monitor.on_event(self._record, event, report)
             except Exception as error:  # noqa: BLE001 - watching must never end the sweep
                 _log.warning("%s stopped watching: %r", type(monitor).__name__, error)
                 self._monitors.remove(monitor)
@@ -165,7 +178,7 @@ def surplus(record: SweepRecord, keep: int) -> list[TrialRecord]:
     good = [(v, t) for t in ended if t.status in GOOD and (v := record.value(t)) is not None]
     sign = 1 if record.mode == "min" else -1
     best = {t.trial_id for _, t in sorted(good, key=lambda p: (sign * p[0], p[1].number))[:keep]}
-    failed = sorted((t.ended or 0, t.trial_id) for t in ended if t.status == "failed")
+    failed = sorted((t.ended or 0, t.trial_id) for t in ended if t.status == Status.FAILED)
     kept = best | {trial_id for _, trial_id in failed[-keep:]}
     return [t for t in ended if t.trial_id not in kept]
 

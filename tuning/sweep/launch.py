@@ -15,20 +15,28 @@ from rich.console import Console
 
 from trainables.errors import UserError
 from trainables.files import wait_for_room
+from trainables.statuses import Status
 from tuning.config.sweep import PBT, ResolvedSweep, SweepConfig
 from tuning.execution.cluster import Cluster, RayStartError, ray_cluster
 from tuning.execution.execution import Execution
 from tuning.execution.fleet import FleetGoneError
 from tuning.execution.opening import open_execution
 from tuning.history.events import EventLog
-from tuning.history.record import TUNE_DIR, SweepRecord
+from tuning.history.record import TUNE_DIR, SweepRecord, SweepState
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.base import Monitor
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.monitors.table import TableMonitor
 from tuning.monitors.wandb import WandbMonitor
 from tuning.sweep.derived import write_derived
-from tuning.sweep.directory import check_inputs, create_directory, locked, read_config, write_config
+from tuning.sweep.directory import (
+    check_inputs,
+    create_directory,
+    locked,
+    raise_format,
+    read_config,
+    write_config,
+)
 from tuning.sweep.history_writer import SweepCallback
 from tuning.sweep.resuming import take_up
 from tuning.sweep.stopping import StopRequests, SweepStopped
@@ -66,6 +74,7 @@ def resume(
     with locked(directory):
         before, config = read_config(directory), read_config(directory, overrides)
         check_inputs(directory)
+        raise_format(directory, say)
         if overrides:
             write_config(directory, config, say)
         record = read_sweep(directory)
@@ -104,7 +113,7 @@ def _run(
             partial(write_derived, directory, config, record), directory, say, requests.wait
         )
 
-    record.state = "running"  # until the history tells otherwise
+    record.state = SweepState.RUNNING  # until the history tells otherwise
     try:
         with requests.listening():
             _train(directory, config, record, callback, requests, say, retry_failed, derive)
@@ -116,15 +125,15 @@ def _run(
         _interrupted(record, callback, f"Ray failed: {reason.rstrip('.')}")
     finally:
         callback.close()
-    if record.state == "interrupted":
+    if record.state == SweepState.INTERRUPTED:
         with contextlib.suppress(SweepStopped):
             derive()
 
 
 def _interrupted(record: SweepRecord, callback: SweepCallback, reason: str) -> None:
     """Unless its outcome has been told, and only the processes had to be ended."""
-    if record.state == "running":
-        callback.sweep_event("interrupted", reason)
+    if record.state == SweepState.RUNNING:
+        callback.sweep_event(SweepState.INTERRUPTED, reason)
 
 
 def _train(
@@ -159,7 +168,7 @@ def _train(
         with open_execution(directory, config, train, cluster, say, requests.check) as execution:
             say("[4/4] Trials")
             callback.watch(_monitors(directory, config, record, execution, console))
-            callback.sweep_event("running")
+            callback.sweep_event(SweepState.RUNNING)
             try:
                 with requests.only_between_events():
                     run_tune_experiment(
@@ -203,11 +212,11 @@ def _monitors(
     return monitors
 
 
-def _outcome(record: SweepRecord) -> tuple[str, str]:
+def _outcome(record: SweepRecord) -> tuple[SweepState, str]:
     """The state a sweep ends in, and why."""
     ended = [t for t in record.trials.values() if t.ended is not None]
     if len(ended) < record.num_trials:
-        return "interrupted", f"{len(ended)} of {record.num_trials} trials ended"
-    if all(t.status == "failed" for t in ended):
-        return "failed", f"all trials failed; the first: {ended[0].message}"
-    return "finished", ""
+        return SweepState.INTERRUPTED, f"{len(ended)} of {record.num_trials} trials ended"
+    if all(t.status == Status.FAILED for t in ended):
+        return SweepState.FAILED, f"all trials failed; the first: {ended[0].message}"
+    return SweepState.FINISHED, ""

@@ -13,10 +13,11 @@ from typing import Any
 
 from trainables.config import TrainingConfig
 from trainables.errors import CheckpointError
+from trainables.statuses import Status
 from trainables.training.checkpoint_files import checkpoints, read_meta, remove_checkpoints
 from trainables.training.diagnosis import GATE_STUCK
 from tuning.config.space import CHANGEABLE
-from tuning.history.record import SweepRecord, TrialRecord
+from tuning.history.record import EventKind, SweepRecord, TrialRecord
 from tuning.search.searcher import Start
 
 _log = logging.getLogger(__name__)
@@ -40,32 +41,32 @@ def take_up(
     """
     starts = []
     for trial in record.ordered():
-        if trial.ended is not None and not (retry_failed and trial.status == "failed"):
-            if trial.pruned:  # and perhaps killed before that was done
+        if trial.ended is not None and not (retry_failed and trial.status == Status.FAILED):
+            if trial.checkpoint_removed:  # and perhaps killed before that was done
                 remove_checkpoints(trials / trial.trial_id)
             continue
         found = _newest(trials / trial.trial_id, trial.epoch)
         ending = _ending(trial, training)
         if ending and found and found[1]["epoch"] == trial.epoch:
-            tell("checkpoint", trial.trial_id, path=os.path.relpath(found[0], directory))
-            tell("end", trial.trial_id, status=ending[0], message=ending[1])
+            tell(EventKind.CHECKPOINT, trial.trial_id, path=os.path.relpath(found[0], directory))
+            tell(EventKind.END, trial.trial_id, status=ending[0], message=ending[1])
             continue
         _go_back(trial, found[1] if found else None, tell)
         if found and (params := _as_saved(trial.params, found[1]["config"])) != trial.params:
-            tell("params", trial.trial_id, params=params)
+            tell(EventKind.PARAMS, trial.trial_id, params=params)
         starts.append(Start(trial.number, trial.params, found[0] if found else None))
         remove_checkpoints(trials / trial.trial_id, keep=found[0] if found else None)
     return starts
 
 
-def _ending(trial: TrialRecord, training: TrainingConfig) -> tuple[str, str] | None:
+def _ending(trial: TrialRecord, training: TrainingConfig) -> tuple[Status, str] | None:
     """Status and message of a trial whose last epoch ended it; None if it goes on."""
     loss, target = trial.metrics.get("val_loss"), training.target_loss
     reached = target is not None and loss is not None and loss <= target
     if trial.reports and (trial.epoch >= training.num_epochs or reached):
-        return "finished", ""
+        return Status.FINISHED, ""
     stuck = [f["text"] for f in trial.found if f["id"] == GATE_STUCK]
-    return ("stopped early", stuck[0]) if stuck and training.stop_stuck_gates else None
+    return (Status.STOPPED_EARLY, stuck[0]) if stuck and training.stop_stuck_gates else None
 
 
 def _as_saved(params: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
@@ -98,4 +99,4 @@ def _go_back(trial: TrialRecord, meta: dict[str, Any] | None, tell: Tell) -> Non
     """Make the history end where the checkpoint does."""
     history = [dict(row) for row in meta["history"]] if meta else []
     if [row["epoch"] for row in history] != sorted(trial.reports):
-        tell("history", trial.trial_id, history=history)
+        tell(EventKind.HISTORY, trial.trial_id, history=history)

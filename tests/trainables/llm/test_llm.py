@@ -91,7 +91,7 @@ def test_hugging_face_directories_train(
     data = read_data(config)
     embeddings = embed_tools(llm, config, data.tools, lambda line: None)
     pretraining = Pretraining(config, prepare_inputs(llm, data, embeddings), llm)
-    losses = [report["train_loss"] for report in pretraining.reports()]
+    losses = [report.metrics["train_loss"] for report in pretraining.reports()]
     assert losses[-1] < losses[0] - 0.05
 
 

@@ -176,7 +176,7 @@ def test_an_embedding_attention_file_is_retrained_from_its_mlp(
         pretraining.run.encoder.resource_mlp.fc1.weight, encoder.resource_mlp.fc1.weight
     )
     (report_of_epoch,) = pretraining.reports()
-    assert report_of_epoch["epoch"] == 1
+    assert report_of_epoch.epoch == 1
 
 
 def test_biases_that_were_switched_off_become_zeros(

@@ -130,13 +130,13 @@ def test_no_gradient_and_no_change_reaches_llm_or_semantic_stream(
 def test_resume_is_bit_equal_to_never_having_stopped(
     config: PretrainConfig, llm: FrozenLLM, inputs: SharedInputs, tmp_path: Path
 ) -> None:
-    expected = [r["series_loss"] for r in Pretraining(config, inputs, llm).reports()]
+    expected = [r.series["loss"] for r in Pretraining(config, inputs, llm).reports()]
     first = Pretraining(config, inputs, llm)
     next(first.reports())
     path = save_checkpoint(tmp_path, first.run, [])
     second = Pretraining(config, inputs, llm)
     load_checkpoint(path, second.run)
-    assert [r["series_loss"] for r in second.reports()] == expected[1:]
+    assert [r.series["loss"] for r in second.reports()] == expected[1:]
 
 
 def test_a_checkpoint_of_the_other_architecture_is_refused(

@@ -14,15 +14,15 @@ from tests.conftest import ConfigMaker
 from trainables.config import PretrainConfig
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.metrics import LINEAGE
 from trainables.packing.lanes import Lanes, plan_lanes, serve
 from trainables.packing.memory import Footprint, free_bytes
-from trainables.packing.protocol import CRASHED, Assignment, Command
+from trainables.packing.protocol import Assignment, Command
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import load_checkpoint
 from trainables.training.checkpoint_files import checkpoints, read_meta
 from trainables.training.diagnosis import Finding
-from trainables.training.pretraining import Pretraining, Report
+from trainables.training.pretraining import Pretraining
+from trainables.training.reports import Report
 
 PLENTY = 2.0**40
 HUGE_NORM = 1e3
@@ -58,7 +58,7 @@ def drive(
     while lanes.busy:
         for key, report in lanes.work():
             found[key].append(report)
-            if report["last"]:
+            if report.last:
                 continue
             if decide(key, report):
                 lanes.go_on(key)
@@ -68,7 +68,7 @@ def drive(
 
 
 def series(reports: list[Report]) -> list[float]:
-    return [loss for report in reports for loss in report.get("series_loss", [])]
+    return [loss for report in reports for loss in getattr(report, "series", {}).get("loss", [])]
 
 
 def alone(config: PretrainConfig, inputs: DeviceInputs, llm: FrozenLLM) -> list[float]:
@@ -105,7 +105,7 @@ def test_in_turn_every_run_is_bit_equal_to_the_run_alone(
 ) -> None:
     found = drive(make_lanes(llm, device_inputs), different, tmp_path)
     for key, config in different.items():
-        assert [r["outcome"] for r in found[key]] == ["running", "running", "finished"]
+        assert [r.status for r in found[key]] == ["running", "running", "finished"]
         assert series(found[key]) == alone(config, device_inputs, llm)
 
 
@@ -139,7 +139,7 @@ def troubled(llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch, trouble: str) -> N
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize(
     ("trouble", "outcome"),
-    [("nan", "diverged"), ("exception", CRASHED), ("memory", "out of memory")],
+    [("nan", "diverged"), ("exception", "failed"), ("memory", "out of memory")],
 )
 def test_a_neighbour_in_trouble_changes_nothing(
     trouble: str,
@@ -164,8 +164,8 @@ def test_a_neighbour_in_trouble_changes_nothing(
 
     configs = {"bad": make_config(training__seed=5), "good": good}
     found = drive(lanes, configs, tmp_path, spoil)
-    assert [report["outcome"] for report in found["bad"]] == ["running", outcome]
-    assert found["bad"][-1]["epoch"] == 1, "the figures are those of the last whole epoch"
+    assert [report.status for report in found["bad"]] == ["running", outcome]
+    assert found["bad"][-1].epoch == 1, "the figures are those of the last whole epoch"
     tolerance = 1e-4 if together else 0.0
     assert series(found["good"]) == pytest.approx(expected, rel=tolerance)
 
@@ -188,14 +188,14 @@ def test_a_run_moves_to_other_lanes_by_its_checkpoint(
     lanes = make_lanes(llm, device_inputs)
     (first,) = drive(lanes, {"x": config}, tmp_path, lambda key, report: False)["x"]
     others = make_lanes(llm, device_inputs)
-    others.assign("y", Assignment(config, str(tmp_path / "x"), first["checkpoint"]))
+    others.assign("y", Assignment(config, str(tmp_path / "x"), first.checkpoint))
     rest: list[Report] = []
     while others.busy:
         for key, report in others.work():
             rest.append(report)
             others.go_on(key)
     assert series([first, *rest]) == alone(config, device_inputs, llm)
-    assert len(read_meta(Path(rest[-1]["checkpoint"]))["history"]) == 3
+    assert len(read_meta(Path(rest[-1].checkpoint))["history"]) == 3
 
 
 def test_a_run_takes_over_the_weights_of_another_with_other_hyperparameters(
@@ -206,8 +206,8 @@ def test_a_run_takes_over_the_weights_of_another_with_other_hyperparameters(
         make_lanes(llm, device_inputs), {"x": donor}, tmp_path, lambda key, report: False
     )["x"]
     heir = Pretraining(make_config(training__learning_rate=0.005), device_inputs, llm).run
-    load_checkpoint(Path(first["checkpoint"]), heir, inherited=True)
-    assert heir.encoder.get_gate_value() == first["gate_alpha"]
+    load_checkpoint(Path(first.checkpoint), heir, inherited=True)
+    assert heir.encoder.get_gate_value() == first.metrics["gate_alpha"]
     assert (heir.epoch, heir.config.training.learning_rate) == (1, 0.005)
 
 
@@ -216,20 +216,20 @@ def test_the_first_report_after_a_take_over_has_the_epochs_before(
 ) -> None:
     config = make_config(training__num_epochs=4)
     lanes = make_lanes(llm, device_inputs)
-    donor = drive(lanes, {"x": config}, tmp_path, lambda key, report: report["epoch"] < 2)["x"]
+    donor = drive(lanes, {"x": config}, tmp_path, lambda key, report: report.epoch < 2)["x"]
     heir = make_config(training__num_epochs=4, training__learning_rate=0.005)
     (tmp_path / "y").mkdir()
-    last = donor[-1]["checkpoint"]
+    last = donor[-1].checkpoint
     lanes.assign("y", Assignment(heir, str(tmp_path / "y"), last, inherited=True))
     found: list[Report] = []
     while lanes.busy:
         for key, report in lanes.work():
             found.append(report)
             lanes.go_on(key)
-    assert [report["epoch"] for report in found] == [3, 4]
-    lineage = found[0][LINEAGE]
-    assert [row["val_loss"] for row in lineage] == [report["val_loss"] for report in donor]
-    assert LINEAGE not in found[1], "told once"
+    assert [report.epoch for report in found] == [3, 4]
+    lineage = found[0].lineage
+    assert [row["val_loss"] for row in lineage] == [report.metrics["val_loss"] for report in donor]
+    assert not found[1].lineage, "told once"
 
 
 def test_a_checkpoint_never_replaces_one_of_the_same_epoch(
@@ -249,9 +249,9 @@ def test_what_can_never_fit_is_refused_and_the_others_train(
     budget = footprint.state(small) + footprint.step(small) * 1.01
     lanes = make_lanes(llm, device_inputs, budget=budget)
     found = drive(lanes, {"large": large, "small": small}, tmp_path)
-    assert found["large"][0]["outcome"] == "out of memory"
-    assert "batch_size 40" in found["large"][0]["message"]
-    assert found["small"][-1]["outcome"] == "finished"
+    assert found["large"][0].status == "out of memory"
+    assert "batch_size 40" in found["large"][0].message
+    assert found["small"][-1].status == "finished"
 
 
 def test_what_cannot_be_built_ends_alone(
@@ -259,8 +259,8 @@ def test_what_cannot_be_built_ends_alone(
 ) -> None:
     configs = {"bad": make_config(model__num_attention_heads=5), "good": make_config()}
     found = drive(make_lanes(llm, device_inputs), configs, tmp_path)
-    assert [report["outcome"] for report in found["bad"]] == [CRASHED]
-    assert found["good"][-1]["outcome"] == "finished"
+    assert [report.status for report in found["bad"]] == ["failed"]
+    assert found["good"][-1].status == "finished"
 
 
 def test_what_does_not_fit_yet_waits_for_a_lane(
@@ -317,7 +317,7 @@ class ScriptedLink:
     def __init__(self, script: list[list[Command]]) -> None:
         self.script = script
         self.waits: list[bool] = []
-        self.sent: list[tuple[str, Report]] = []
+        self.sent: list[tuple[str, Report, float]] = []
 
     def receive(self, wait: bool) -> list[Command]:
         self.waits.append(wait)
@@ -325,8 +325,8 @@ class ScriptedLink:
             return self.script.pop(0)
         return [Command("close")] if wait else []
 
-    def send(self, key: str, report: Report) -> None:
-        self.sent.append((key, report))
+    def send(self, key: str, report: Report, seconds_in_steps: float) -> None:
+        self.sent.append((key, report, seconds_in_steps))
 
 
 def test_a_host_trains_until_it_is_told_to_close(
@@ -338,10 +338,10 @@ def test_a_host_trains_until_it_is_told_to_close(
     link = ScriptedLink([[Command("assign", "a", assignment)]])
     lanes = make_lanes(llm, device_inputs)
     serve(lanes, link)
-    assert [(key, r["epoch"], r["outcome"]) for key, r in link.sent] == [("a", 1, "running")]
+    assert [(key, r.epoch, r.status) for key, r, _ in link.sent] == [("a", 1, "running")]
     assert link.waits[0], "an idle host waits to be told"
     assert link.waits[-1], "the run has reported, and waits for the decision"
-    assert 0 < link.sent[0][1]["seconds_in_steps"] == lanes.seconds_in_steps
+    assert 0 < link.sent[0][2] == lanes.seconds_in_steps
 
 
 def test_nothing_in_an_assignment_needs_torch(make_config: ConfigMaker) -> None:
@@ -355,11 +355,11 @@ def test_a_stuck_gate_ends_a_run_in_a_lane_as_it_does_alone(
     stuck = make_config(training__learning_rate=1e-5, training__stop_stuck_gates=True)
     configs = {"stuck": stuck, "other": make_config(training__seed=1)}
     found = drive(make_lanes(llm, device_inputs), configs, tmp_path)
-    assert [r["outcome"] for r in found["stuck"]] == ["stopped early"]
-    assert "gate_lr_multiplier" in found["stuck"][0]["message"]
+    assert [r.status for r in found["stuck"]] == ["stopped early"]
+    assert "gate_lr_multiplier" in found["stuck"][0].message
     assert series(found["stuck"]) == alone(stuck, device_inputs, llm)
     assert series(found["other"]) == alone(configs["other"], device_inputs, llm)
-    assert found["stuck"][0]["checkpoint"]
+    assert found["stuck"][0].checkpoint
 
 
 def test_a_late_initialisation_is_told_with_the_first_report_alone(
@@ -368,7 +368,7 @@ def test_a_late_initialisation_is_told_with_the_first_report_alone(
     late = Finding("slow_initialisation", "initialisation took 100 s")
     lanes = make_lanes(llm, device_inputs, late=late)
     found = drive(lanes, {"a": make_config(), "b": make_config(training__seed=1)}, tmp_path)
-    told = [f["id"] for reports in found.values() for r in reports for f in r["findings"]]
+    told = [f.id for reports in found.values() for r in reports for f in r.findings]
     assert told.count("slow_initialisation") == 1
 
 

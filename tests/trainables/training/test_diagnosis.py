@@ -19,6 +19,7 @@ from trainables.training.checkpoint import load_checkpoint, save_checkpoint
 from trainables.training.diagnosis import (
     OPEN_ALPHA,
     Facts,
+    Finding,
     diagnose,
     needed_multiplier,
     reachable_alpha,
@@ -187,14 +188,14 @@ def test_every_finding_is_made_in_a_real_training(
     settings = {f"training__{k}": v for k, v in {"num_epochs": 12, **values}.items()}
     pretraining = Pretraining(make_config(**settings), inputs, llm)
     sabotage(pretraining)
-    texts = [f["text"] for f in findings(pretraining, 4) if f["id"] == finding]
+    texts = [f.text for f in findings(pretraining, 4) if f.id == finding]
     assert any(said in text for text in texts)
 
 
-def findings(pretraining: Pretraining, epochs: int) -> list[dict[str, str]]:
+def findings(pretraining: Pretraining, epochs: int) -> list[Finding]:
     """Those of the first epochs of a training."""
     reports = itertools.islice(pretraining.reports(), epochs)
-    return [finding for report in reports for finding in report["findings"]]
+    return [finding for report in reports for finding in report.findings]
 
 
 def test_a_gate_that_the_optimiser_does_not_have_is_named(
@@ -210,8 +211,8 @@ def test_a_gate_that_the_optimiser_does_not_have_is_named(
 
     monkeypatch.setattr("trainables.training.run.make_optimizer", without_gate)
     (found,) = findings(Pretraining(make_config(training__num_epochs=12), inputs, llm), 1)
-    assert found["id"] == "gate_stuck"
-    assert "the optimiser does not have fusion.gate_alpha;" in found["text"]
+    assert found.id == "gate_stuck"
+    assert "the optimiser does not have fusion.gate_alpha;" in found.text
 
 
 def test_a_stuck_gate_ends_the_training_where_that_is_wanted(
@@ -223,24 +224,24 @@ def test_a_stuck_gate_ends_the_training_where_that_is_wanted(
         return list(Pretraining(config, inputs, llm).reports())
 
     (only,) = trained(stop_stuck_gates=True)
-    assert (only["outcome"], only["last"]) == ("stopped early", True)
-    assert only["message"] == only["findings"][0]["text"]
+    assert (only.status, only.last) == ("stopped early", True)
+    assert only.message == only.findings[0].text
     went_on = trained(stop_stuck_gates=False)
-    assert [r["outcome"] for r in went_on] == ["running", "running", "finished"]
-    assert went_on[0]["series_loss"] == only["series_loss"]
+    assert [r.status for r in went_on] == ["running", "running", "finished"]
+    assert went_on[0].series["loss"] == only.series["loss"]
     (finished,) = trained(stop_stuck_gates=True, num_epochs=1)
-    assert finished["outcome"] == "finished", "its last epoch is its end"
+    assert finished.status == "finished", "its last epoch is its end"
 
 
 def test_a_resumed_training_finds_what_it_would_have_found(
     make_config: ConfigMaker, llm: FrozenLLM, inputs: SharedInputs, tmp_path: Path
 ) -> None:
     config = make_config(training__num_epochs=7)
-    straight = [r["findings"] for r in Pretraining(config, inputs, llm).reports()]
+    straight = [r.findings for r in Pretraining(config, inputs, llm).reports()]
     assert any(straight[4:])
     first = Pretraining(config, inputs, llm)
-    before = [r["findings"] for r in itertools.islice(first.reports(), 4)]
+    before = [r.findings for r in itertools.islice(first.reports(), 4)]
     second = Pretraining(config, inputs, llm)
     path = save_checkpoint(tmp_path, first.run, first.history)
     second.history = load_checkpoint(path, second.run)
-    assert before + [r["findings"] for r in second.reports()] == straight
+    assert before + [r.findings for r in second.reports()] == straight

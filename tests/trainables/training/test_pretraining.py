@@ -17,7 +17,7 @@ from trainables.config import PretrainConfig
 from trainables.errors import CheckpointError, DivergedError, OutOfMemoryError
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.metrics import METRIC_KEYS, SERIES, scalars
+from trainables.metrics import METRIC_KEYS
 from trainables.models.features import FeatureStatistics
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import load_checkpoint, save_checkpoint
@@ -50,11 +50,12 @@ def test_every_declared_metric_is_reported(
 ) -> None:
     config = make_config(training__num_epochs=2, training__field_accuracy_samples=4)
     reports = list(Pretraining(config, inputs, llm).reports())
-    assert set(scalars(reports[-1])) == set(METRIC_KEYS)
-    assert [r["last"] for r in reports] == [False, True]
-    for key in SERIES:
-        assert len(reports[0][key]) == reports[0]["step"]
-    assert all(math.isfinite(value) for value in scalars(reports[-1]).values())
+    assert set(reports[-1].metrics) == set(METRIC_KEYS)
+    assert [r.last for r in reports] == [False, True]
+    assert set(reports[0].series) == {"loss", "gate_alpha", "learning_rate"}
+    for values in reports[0].series.values():
+        assert len(values) == reports[0].metrics["step"]
+    assert all(math.isfinite(value) for value in reports[-1].metrics.values())
 
 
 def test_several_runs_in_one_step_train_as_if_alone(
@@ -152,17 +153,17 @@ def test_resume_is_bit_equal_to_never_having_stopped(
 ) -> None:
     config = make_config(model__dropout=0.2, training__num_epochs=4)
     straight = Pretraining(config, inputs, llm)
-    expected = [report["series_loss"] for report in straight.reports()]
+    expected = [report.series["loss"] for report in straight.reports()]
     first = Pretraining(config, inputs, llm)
     history: list[dict[str, Any]] = []
     for report in first.reports():
-        history.append(scalars(report))
-        if report["epoch"] == epochs_before:
+        history.append(report.metrics)
+        if report.epoch == epochs_before:
             break
     path = save_checkpoint(tmp_path, first.run, history)
     second = Pretraining(config, inputs, llm)
     assert load_checkpoint(path, second.run) == history
-    rest = [report["series_loss"] for report in second.reports()]
+    rest = [report.series["loss"] for report in second.reports()]
     assert rest == expected[epochs_before:]
     assert equal(weights(second.run), weights(straight.run))
 
@@ -177,7 +178,7 @@ def test_a_run_goes_on_bit_for_bit_in_the_middle_of_an_epoch(
 ) -> None:
     config = make_config(model__dropout=0.2, training__num_epochs=3)
     straight = Pretraining(config, inputs, llm)
-    expected = [report["series_loss"] for report in straight.reports()]
+    expected = [report.series["loss"] for report in straight.reports()]
     assert len(expected[0]) > 1
     first = Pretraining(config, inputs, llm)
     history: list[dict[str, Any]] = []
@@ -185,11 +186,11 @@ def test_a_run_goes_on_bit_for_bit_in_the_middle_of_an_epoch(
         first.run.begin_epoch()
         train_step([first.run], llm)
         if not first.run.in_epoch:
-            history.append(scalars(first.end_epoch()))
+            history.append(first.end_epoch().metrics)
     path = save_checkpoint(tmp_path, first.run, history)
     second = Pretraining(config, inputs, llm)
     assert load_checkpoint(path, second.run) == history
-    rest = [report["series_loss"] for report in second.reports()]
+    rest = [report.series["loss"] for report in second.reports()]
     assert rest == expected[len(history) :]
     assert equal(weights(second.run), weights(straight.run))
 
@@ -271,7 +272,7 @@ def test_target_loss_ends_the_training(
 ) -> None:
     config = make_config(training__target_loss=100.0)
     reports = list(Pretraining(config, inputs, llm).reports())
-    assert [(r["epoch"], r["last"]) for r in reports] == [(1, True)]
+    assert [(r.epoch, r.last) for r in reports] == [(1, True)]
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "linear", "constant"])

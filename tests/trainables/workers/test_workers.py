@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
 from trainables.training.checkpoint_files import read_meta
 from trainables.training.pretraining import Pretraining
+from trainables.training.reports import from_plain
 from trainables.workers import dedicated
 from trainables.workers.dedicated import WorkerSettings, train_worker
 
@@ -26,7 +28,7 @@ def reports(monkeypatch: pytest.MonkeyPatch, inputs: SharedInputs, tmp_path: Pat
 
     def report(metrics: dict[str, Any], checkpoint: Any = None) -> None:
         meta = read_meta(Path(checkpoint.path)) if checkpoint else None
-        collected.append((metrics, meta))
+        collected.append((from_plain(json.loads(json.dumps(metrics))), meta))
 
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
@@ -62,7 +64,7 @@ def test_every_epoch_is_reported_with_its_checkpoint(
     make_config: ConfigMaker, reports: list[Any]
 ) -> None:
     train_worker(settings(make_config))
-    assert [metrics["outcome"] for metrics, _ in reports] == ["running", "running", "finished"]
+    assert [told.status for told, _ in reports] == ["running", "running", "finished"]
     assert [meta["epoch"] for _, meta in reports] == [1, 2, 3]
     assert [len(meta["history"]) for _, meta in reports] == [1, 2, 3]
 
@@ -80,5 +82,5 @@ def test_a_diverging_run_says_so_in_its_last_report(
     monkeypatch.setattr(Pretraining, "_evaluated", diverge_in_epoch_two)
     train_worker(settings(make_config))
     ending, meta = reports[-1]
-    assert (ending["outcome"], ending["message"]) == ("diverged", "loss is nan at step 7")
-    assert (ending["epoch"], ending["last"], meta) == (1, True, None)
+    assert (ending.status, ending.message) == ("diverged", "loss is nan at step 7")
+    assert (ending.epoch, ending.last, meta) == (1, True, None)

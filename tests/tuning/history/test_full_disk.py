@@ -134,7 +134,7 @@ def test_a_lane_waits_with_its_checkpoint_and_loses_nothing(
         assert [read_meta(folder / f"checkpoint_00000{n}")["epoch"] for n in (1, 2)] == [1, 2]
         assert not list(folder.glob(".*")), "nothing half-written"
     assert len(naps) == 3
-    calm, full = ([report["series_loss"] for report in reports] for reports in found)
+    calm, full = ([report.series["loss"] for report in reports] for reports in found)
     assert calm == full
 
 
@@ -147,7 +147,7 @@ def test_a_host_that_is_to_save_lives_on_without_room(
     monkeypatch.setattr("trainables.training.checkpoint.write_checkpoint", full)
     lanes.save()
     assert not list(tmp_path.glob("checkpoint_*"))
-    assert epochs(lanes, "x", 1)[0]["outcome"] == "running"
+    assert epochs(lanes, "x", 1)[0].status == "running"
 
 
 def test_a_copy_waits_and_is_whole(

@@ -17,7 +17,9 @@ from search_spaces.schema import SearchSpace
 from tests.tuning.history.test_sweeps import EVENTS, epoch, trial, write_sweep
 from trainables.config import TrainingConfig
 from trainables.files import file_digest
+from trainables.statuses import Status
 from trainables.training.checkpoint_files import FILES, FORMAT_VERSION, META_FILE
+from trainables.training.reports import EpochReport
 from tuning.commands.answers import show_summary, show_trials, trials_answer
 from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep
@@ -26,6 +28,7 @@ from tuning.search.halving import Halving
 from tuning.search.schedulers import SuccessiveHalving
 from tuning.search.study import distributions, freeze
 from tuning.sweep.resuming import take_up
+from tuning.tune_edge import to_result
 
 STUCK = {"id": "gate_stuck", "text": "the gate is at α = 0 and can reach 0.01 at most"}
 FLAT = {"id": "loss_not_falling", "text": "train_loss was 3 in epoch 1 and is 3 in epoch 3"}
@@ -84,7 +87,7 @@ def test_a_line_tells_a_finding_once_and_the_table_has_its_name() -> None:
     monitor = TableMonitor(record, 3, Console(file=out, width=140))
     for event in started(found_epoch(1, STUCK), found_epoch(2, STUCK)):
         record.apply(event)
-        monitor.on_event(record, event, {})
+        monitor.on_event(record, event, None)
     lines = [line for line in out.getvalue().splitlines() if "gate_stuck" in line]
     assert lines == [f"trial_0000 gate_stuck: {STUCK['text']}"]
     table = trial_table(record)
@@ -168,10 +171,11 @@ def test_the_last_report_of_a_trial_counts_at_a_rung_as_it_does_after_a_resume()
     live = Halving((2,), 2, 2, 2)
     scheduler = SuccessiveHalving(live, "val_loss", lambda: 2)
     ray_trial: Any = SimpleNamespace(config={"number": 0})
-    last = {"outcome": "stopped early", "epoch": 2, "val_loss": 3.0}
+    metrics = {"epoch": 2, "val_loss": 3.0}
+    last = to_result(EpochReport(metrics, status=Status.STOPPED_EARLY), checkpoint=True)
     scheduler.on_trial_complete(None, ray_trial, last)
     other: Any = SimpleNamespace(config={"number": 1})
-    report = {"outcome": "running", "epoch": 2, "val_loss": 4.0}
+    report = to_result(EpochReport({"epoch": 2, "val_loss": 4.0}), checkpoint=True)
     assert scheduler.on_trial_result(None, other, report) == TrialScheduler.STOP
     resumed.report(1, 2, 4.0)
     assert resumed.goes_on(1, 2) is False

@@ -7,6 +7,7 @@ import json
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from tests.tuning.history.test_sweeps import EVENTS, write_sweep
-from trainables.metrics import LINEAGE, METRICS
+from trainables.metrics import METRICS
+from trainables.training.reports import EpochReport
 from tuning.history.events import EventLog
 from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep
@@ -22,13 +24,14 @@ from tuning.monitors.table import TableMonitor
 from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor, WandbProcess
 from tuning.sweep.history_writer import SweepCallback
 from tuning.terminal import duration
+from tuning.tune_edge import to_result
 
 
-def play(monitor: Any, events: list[dict[str, Any]], reports: dict[int, dict[str, Any]]) -> None:
+def play(monitor: Any, events: list[dict[str, Any]], reports: dict[int, EpochReport]) -> None:
     record = SweepRecord("mine", "val_loss", "min", 6)
     for i, event in enumerate(events):
         record.apply(event)
-        monitor.on_event(record, event, reports.get(i, {}))
+        monitor.on_event(record, event, reports.get(i))
     monitor.close()
 
 
@@ -102,16 +105,16 @@ def read_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return config, rows
 
 
-def epoch_event(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def epoch_event(number: int) -> tuple[dict[str, Any], EpochReport]:
     """The event and the report of an epoch of five steps."""
     steps = [5 * number + i for i in range(5)]
     metrics = {"epoch": number, "step": 5 * number, "val_loss": 0.5 / number}
-    report = {
-        **metrics,
-        "series_loss": [1.0 / s for s in steps],
-        "series_gate_alpha": [0.01 * s for s in steps],
-        "series_learning_rate": [1e-3] * 5,
+    series = {
+        "loss": [1.0 / s for s in steps],
+        "gate_alpha": [0.01 * s for s in steps],
+        "learning_rate": [1e-3] * 5,
     }
+    report = EpochReport(metrics, series)
     return {"event": "epoch", "trial_id": "trial_0000", "metrics": metrics, "time": 1}, report
 
 
@@ -160,7 +163,7 @@ def test_the_run_of_a_resumed_trial_has_all_its_epochs(
     third, report = epoch_event(3)
     for event in (START, third, END):
         record.apply(event)
-        monitor.on_event(record, event, report if event is third else {})
+        monitor.on_event(record, event, report if event is third else None)
     monitor.close()
     seen = columns(offline_rows(tmp_path)[1])
     assert seen["epoch"] == [1, 2, 3]
@@ -203,9 +206,11 @@ def test_a_trial_that_takes_over_weights_ahead_of_its_own_has_no_gap(
     other = [{**epoch_event(number)[0]["metrics"], "val_loss": 0.1} for number in range(1, 4)]
     callback.on_trial_start(0, [], trial)
     for number, lineage in ((1, []), (4, other), (5, [])):
-        report = {**epoch_event(number)[1], "outcome": "running", LINEAGE: lineage}
-        callback.on_trial_result(0, [], trial, report)
-        assert LINEAGE not in report, "Tune would write it with every snapshot"
+        report = replace(epoch_event(number)[1], lineage=tuple(lineage))
+        result = to_result(report, checkpoint=False)
+        callback.on_trial_result(0, [], trial, result)
+        plain = all(isinstance(value, int | float | str) for value in result.values())
+        assert plain, "Tune would write the report with every snapshot"
     callback.close()
     (told,) = read_sweep(directory).trials.values()
     assert [row["epoch"] for row in told.history] == [1, 2, 3, 4, 5]
