@@ -15,6 +15,7 @@ from tests.conftest import write_data
 from tests.tuning.history.test_sweeps import write_sweep
 from trainables.data.profiling import COLUMNS
 from tuning.cli import main, make_parser
+from tuning.commands.launch import checked_sweep
 from tuning.terminal import run_tune_on
 
 RUN_TUNE = Path(__file__).parents[2] / "run_tune.py"
@@ -275,6 +276,13 @@ def test_the_train_flags_are_the_promised_ones() -> None:
     assert options.log_wandb
     assert options.resume
     assert options.set == ["a.b=c"]
+
+
+@pytest.mark.parametrize(("more", "logs"), [([], True), (["--set", "log_wandb=false"], False)])
+def test_set_wins_over_a_flag(more: list[str], logs: bool) -> None:
+    options = make_parser().parse_args(["launch", "--log_wandb", *more])
+    sweep, _ = checked_sweep(options, "any")
+    assert sweep.config.log_wandb is logs
 
 
 def test_run_tune_is_a_thin_door() -> None:

@@ -88,6 +88,17 @@ class Encoder(nn.Module, ABC):
             index = torch.tensor([names.index(tool)], device=device)
             return self(index, features.to(device))[0]
 
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Encoder:
+        """Load what ``save_pretrained``, a checkpoint or ``export`` wrote; in evaluation mode.
+
+        The directory says which architecture it is; every subclass loads all of them, because the
+        cards of earlier exports name one of them. Raises CheckpointError for what is not there.
+        """
+        from trainables.models.loading import load_encoder  # which imports the architectures
+
+        return load_encoder(Path(directory))
+
     def save_pretrained(self, directory: str | Path) -> None:
         """Write weights and configuration so that ``from_pretrained`` finds all it needs."""
         directory = Path(directory)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trainables.errors import CheckpointError
-from trainables.models.earlier_files import refusal
-from trainables.models.embedding_attention import EmbeddingAttentionEncoder
-from trainables.models.encoder import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Encoder
+from trainables.models.encoder import Encoder
 from trainables.models.features import NUM_FEATURES, FeatureStatistics
 from trainables.models.gated_fusion import GatedFusion
 from trainables.models.resource_mlp import ResourceMLP
@@ -110,47 +104,3 @@ class ResourceEncoder(Encoder):
     def forward(self, tool_index: Tensor, features: Tensor) -> Tensor:
         """tool_index [B], standardised features [B, R] -> soft tokens [B, D]."""
         return self.fusion(self.semantic_encoder(tool_index), self.resource_tokens(features))
-
-    @classmethod
-    def from_pretrained(cls, directory: str | Path) -> Encoder:
-        """Load what ``save_pretrained``, a checkpoint or ``export`` wrote; in evaluation mode.
-
-        Of whichever architecture it is.
-        """
-        directory = Path(directory)
-        if directory.is_file():
-            raise refusal(directory)
-        try:
-            config = json.loads((directory / CONFIG_FILE).read_text())
-            weights = load_file(directory / WEIGHTS_FILE)
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{directory}: no `{Path(error.filename or WEIGHTS_FILE).name}` here; give the "
-                "directory of a checkpoint or of an export"
-            ) from None
-        if config["format_version"] != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{directory}: format version {config['format_version']}, but this release reads "
-                f"{FORMAT_VERSION}"
-            )
-        made = _architecture(config.get("architecture", cls.architecture), directory)
-        statistics = config["feature_statistics"]
-        encoder = made(
-            config["tool_names"],
-            weights[made.semantic_entry],
-            feature_statistics=FeatureStatistics.from_dict(statistics) if statistics else None,
-            **config["options"],
-        )
-        encoder.load_state_dict(weights)
-        return encoder.eval()
-
-
-def _architecture(
-    name: str, directory: Path
-) -> type[ResourceEncoder] | type[EmbeddingAttentionEncoder]:
-    match name:
-        case ResourceEncoder.architecture:
-            return ResourceEncoder
-        case EmbeddingAttentionEncoder.architecture:
-            return EmbeddingAttentionEncoder
-    raise CheckpointError(f"{directory}: `architecture` is {name!r}, which this release has not")

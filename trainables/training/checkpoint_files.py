@@ -1,6 +1,6 @@
 """Checkpoints as files: a directory of safetensors and JSON that is either whole or not there.
 
-encoder.safetensors, encoder.json   the encoder; ``ResourceEncoder.from_pretrained`` reads them
+encoder.safetensors, encoder.json   the encoder; ``Encoder.from_pretrained`` reads them
 optimizer.safetensors               AdamW's moments by parameter name
 random.safetensors                  the run's random streams, and what it did of the epoch
 meta.json                           format version, configuration, place, history, checksums

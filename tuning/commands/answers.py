@@ -178,7 +178,7 @@ def show_summary(record: SweepRecord, directory: Path, console: Console) -> None
     lines = {
         "Checkpoint": shown_path(directory / str(best.checkpoint)),
         "Exported": shown_path(directory / "best"),
-        "Load it": f'ResourceEncoder.from_pretrained("{shown_path(directory / "best")}")',
+        "Load it": f'Encoder.from_pretrained("{shown_path(directory / "best")}")',
         "Look closer": run_tune_on(directory, "trials"),
     }
     for label, text in lines.items():

@@ -75,7 +75,7 @@ def _add_validate(commands: Any) -> None:
     _add_sweep_options(add_command(commands, "validate", _validate, text))
 
 
-def _sweep(options: argparse.Namespace, name: str) -> Any:
+def checked_sweep(options: argparse.Namespace, name: str) -> Any:
     """A checked sweep: configuration, search space, data, heads, name and storage."""
     from tuning.checks import check_sweep
     from tuning.config.sweep import ResolvedSweep, load_sweep
@@ -90,9 +90,8 @@ def _sweep(options: argparse.Namespace, name: str) -> Any:
         for k, v in trained.items()
         if getattr(options, k) is not None
     ]
-    if getattr(options, "log_wandb", False):
-        overrides.append("log_wandb=true")
-    sweep = ResolvedSweep(name, load_sweep(options.config, of_train + overrides))
+    wandb = ["log_wandb=true"] if getattr(options, "log_wandb", False) else []
+    sweep = ResolvedSweep(name, load_sweep(options.config, of_train + wandb + overrides))
     return sweep, check_sweep(sweep)
 
 
@@ -100,7 +99,7 @@ def _launch(options: argparse.Namespace) -> int:
     from tuning.config.sweep import check_name
 
     name = check_name(options.name or datetime.now().strftime("sweep_%Y%m%d_%H%M%S"))
-    sweep, _ = _sweep(options, name)
+    sweep, _ = checked_sweep(options, name)
     from tuning.checks import check_name_is_free
     from tuning.sweep.launch import launch
 
@@ -153,7 +152,7 @@ def _stop(options: argparse.Namespace) -> None:
 
 
 def _validate(options: argparse.Namespace) -> None:
-    sweep, facts = _sweep(options, "validate")
+    sweep, facts = checked_sweep(options, "validate")
     from tuning.cost import describe_sweep
 
     for line in describe_sweep(sweep.config, facts):

@@ -102,9 +102,7 @@ def _checkpoint(options: argparse.Namespace) -> None:
         migration.write(options.out)
     except OSError as error:
         raise UserError(f"--out {options.out}: cannot be written: {error}") from None
-    print(
-        f"written   {options.out}; ResourceEncoder.from_pretrained({str(options.out)!r}) loads it"
-    )
+    print(f"written   {options.out}; Encoder.from_pretrained({str(options.out)!r}) loads it")
 
 
 def _check_out(out: Path) -> None:

@@ -68,7 +68,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"exported": str(out.absolute())}))
     else:
-        print(f"exported to {out}; load it with ResourceEncoder.from_pretrained({str(out)!r})")
+        print(f"exported to {out}; load it with Encoder.from_pretrained({str(out)!r})")
 
 
 def _answer(

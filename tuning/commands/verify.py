@@ -9,19 +9,7 @@ from typing import Any
 
 from trainables.config import DEFAULT_CONFIG
 from trainables.errors import UserError, did_you_mean
-
-# In the order of the lines; the last starts Ray.
-MODULES = (
-    "semantic_encoder",
-    "resource_mlp",
-    "gated_fusion",
-    "encoder",
-    "loss",
-    "checkpoint",
-    "llm",
-    "data",
-    "object_store",
-)
+from tuning.verification.names import MODULES
 
 
 def add_verify(commands: Any) -> None:

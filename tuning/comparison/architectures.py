@@ -25,7 +25,7 @@ from tuning.comparison.experiment import Plan, Results, Runner, run_experiment
 from tuning.comparison.figures import Figures, as_json, compute_figures
 from tuning.comparison.jobs import ARCHITECTURES, with_training
 from tuning.comparison.plots import comparison_info, draw_comparison
-from tuning.comparison.promises import Check, check_promises
+from tuning.comparison.promises import Promise, check_promises
 from tuning.comparison.report import PICTURE_FILE, describe_plan, page
 
 REPORT_FILE, JSON_FILE, RUNS_DIR = "compare.md", "compare.json", "runs"
@@ -89,7 +89,7 @@ def _answer(
     plan: Plan,
     results: Results,
     figures: Figures,
-    checks: list[Check],
+    checks: list[Promise],
 ) -> dict[str, Any]:
     return {
         "config": plan.config.model_dump(mode="json"),

@@ -18,7 +18,7 @@ NEAR = 0.1  # of a promised retention
 
 
 @dataclass(frozen=True)
-class Check:
+class Promise:
     """One promise: what was said, what was seen, whether it holds, and what the figures tell."""
 
     figure: str
@@ -28,7 +28,7 @@ class Check:
     why: str
 
 
-def check_promises(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> list[Check]:
+def check_promises(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> list[Promise]:
     """Every promise for which there are figures."""
     found = [
         *_start(figures, seeds),
@@ -41,7 +41,7 @@ def check_promises(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> 
     return found + [_alpha(alpha, seeds[GATED][0]) for alpha in figures.alpha]
 
 
-def _start(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iterator[Check]:
+def _start(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iterator[Promise]:
     cold, cached = figures.pair("cold_s"), figures.pair("cached_s")
     if cold is None or cached is None:
         return
@@ -50,7 +50,7 @@ def _start(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iterator
     own = {a: stages[a]["semantic stream"] for a in (EARLIER, GATED)}
     promised = GATED_START / EARLIER_START
     ratio = gated.mean / earlier.mean
-    yield Check(
+    yield Promise(
         "initialisation without cache",
         f"{EARLIER_START:g} s -> {GATED_START:g} s ({promised:g} x)",
         f"{earlier.mean:.2f} s -> {gated.mean:.2f} s ({ratio:.2f} x)",
@@ -62,7 +62,7 @@ def _start(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iterator
     )
     with_cache = cached[1].mean
     fastest = min(earlier.mean, gated.mean)
-    yield Check(
+    yield Promise(
         "initialisation with the cache",
         "below both",
         f"{with_cache:.2f} s",
@@ -72,14 +72,14 @@ def _start(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iterator
     )
 
 
-def _equal(figures: Figures, key: str, name: str) -> Iterator[Check]:
+def _equal(figures: Figures, key: str, name: str) -> Iterator[Promise]:
     pair = figures.pair(key)
     if pair is None:
         return
     earlier, gated = pair
     share = gated.mean / earlier.mean - 1
     more = figures.parameters[GATED] / figures.parameters[EARLIER]
-    yield Check(
+    yield Promise(
         name,
         "equal",
         f"{earlier.mean:.4g} -> {gated.mean:.4g}",
@@ -89,14 +89,14 @@ def _equal(figures: Figures, key: str, name: str) -> Iterator[Check]:
     )
 
 
-def _loss(figures: Figures) -> Iterator[Check]:
+def _loss(figures: Figures) -> Iterator[Promise]:
     pair, first = figures.pair("val_loss"), figures.pair("first_loss")
     if pair is None or first is None:
         return
     earlier, gated = pair
     promised, share = 1 - GATED_LOSS / EARLIER_LOSS, 1 - gated.mean / earlier.mean
     left = (earlier.mean / first[0].mean, gated.mean / first[1].mean)
-    yield Check(
+    yield Promise(
         "final loss",
         f"{FIRST_LOSS:g}, then {EARLIER_LOSS:.1f} -> {GATED_LOSS:.1f} ({promised:.0%} lower)",
         f"{first[0].mean:.2f} and {first[1].mean:.2f}, then {earlier.mean:.3f} -> "
@@ -108,14 +108,14 @@ def _loss(figures: Figures) -> Iterator[Check]:
     )
 
 
-def _retention(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iterator[Check]:
+def _retention(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iterator[Promise]:
     pair = figures.pair("semantic_retention")
     if pair is None:
         return
     earlier, gated = pair
     weak = fmean([t.semantic_rms for t in seeds[EARLIER] if t.semantic_rms is not None])
     strong = fmean([t.resource_rms for t in seeds[EARLIER] if t.resource_rms is not None])
-    yield Check(
+    yield Promise(
         "semantic retention, earlier",
         f"{EARLIER_RETENTION:.2f}",
         _spread(earlier),
@@ -129,7 +129,7 @@ def _retention(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iter
     if config.normalize:
         expected = 1 / math.sqrt(1 + alpha**2)
         reason += f", at which two streams of equal strength would keep {expected:.2f}"
-    yield Check(
+    yield Promise(
         "semantic retention, gated",
         f"{GATED_RETENTION:.2f}",
         _spread(gated),
@@ -138,13 +138,13 @@ def _retention(figures: Figures, seeds: Mapping[str, Sequence[Trained]]) -> Iter
     )
 
 
-def _alpha(alpha: Alpha, trained: Trained) -> Check:
+def _alpha(alpha: Alpha, trained: Trained) -> Promise:
     low, high = alpha.band.promised
     mean, training = alpha.spread.mean, trained.config.training
     holds = low <= mean <= high
     place = "inside" if holds else "above" if mean > high else "below"
     epochs = f"{alpha.epochs[0]}-{alpha.epochs[-1]} of {training.num_epochs}"
-    return Check(
+    return Promise(
         f"α, epochs {alpha.band.label} of 100 (here {epochs})",
         f"{low:g}-{high:g}",
         _spread(alpha.spread),

@@ -9,12 +9,12 @@ from trainables.config import PretrainConfig
 from tuning.comparison.experiment import Plan, Results
 from tuning.comparison.figures import FIGURES, Figure, Figures, Reached, Spread, is_clear
 from tuning.comparison.jobs import ARCHITECTURES, EARLIER, GATED
-from tuning.comparison.promises import Check
+from tuning.comparison.promises import Promise
 
 PICTURE_FILE = "compare.png"
 
 
-def page(plan: Plan, results: Results, figures: Figures, checks: Sequence[Check]) -> list[str]:
+def page(plan: Plan, results: Results, figures: Figures, checks: Sequence[Promise]) -> list[str]:
     """The lines of ``compare.md`` but for the machine's."""
     return [
         "## What was measured",

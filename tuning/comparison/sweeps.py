@@ -25,7 +25,7 @@ NOT_COMPARED = ("warm_start", "storage")
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportedValue:
     """A value of the metric in an epoch's report of a trial that ended well."""
 
     seconds: float  # of training since the sweep's first trial started, pauses left out
@@ -39,7 +39,7 @@ class Sweep:
 
     record: SweepRecord
     best: TrialRecord
-    reports: tuple[Report, ...]
+    reports: tuple[ReportedValue, ...]
     seconds: float
     config: dict[str, Any]
     inputs: dict[str, str]
@@ -48,15 +48,15 @@ class Sweep:
     def sign(self) -> int:
         return 1 if self.record.mode == "min" else -1
 
-    def best_so_far(self) -> list[Report]:
+    def best_so_far(self) -> list[ReportedValue]:
         """The reports that were better than all before them."""
-        found: list[Report] = []
+        found: list[ReportedValue] = []
         for report in self.reports:
             if not found or self.sign * report.value < self.sign * found[-1].value:
                 found.append(report)
         return found
 
-    def reached(self, target: float) -> Report | None:
+    def reached(self, target: float) -> ReportedValue | None:
         """The first report that is as good as ``target``."""
         good = (r for r in self.reports if self.sign * r.value <= self.sign * target)
         return next(good, None)
@@ -89,11 +89,13 @@ def open_sweep(directory: Path) -> Sweep:
     return Sweep(record, best, tuple(reports), seconds, config, inputs)
 
 
-def _timeline(events: Iterable[Event], metric: str, good: set[str]) -> tuple[list[Report], float]:
+def _timeline(
+    events: Iterable[Event], metric: str, good: set[str]
+) -> tuple[list[ReportedValue], float]:
     """Reports in the order of time; while nothing ran, between two starts of it, no time passes."""
     clock, last = 0.0, None
     started: set[str] = set()
-    reports: list[Report] = []
+    reports: list[ReportedValue] = []
     for event in events:
         time = event.get("time")
         if not isinstance(time, int | float):
@@ -107,7 +109,7 @@ def _timeline(events: Iterable[Event], metric: str, good: set[str]) -> tuple[lis
         if event["event"] == EventKind.EPOCH and event["trial_id"] in good:
             value = event["metrics"].get(metric)
             if value is not None:
-                reports.append(Report(clock, len(started), float(value)))
+                reports.append(ReportedValue(clock, len(started), float(value)))
     return reports, clock
 
 

@@ -203,7 +203,7 @@ class SweepConfig(Section):
         "as many as run at a time, or hosts will wait.",
     )
     retries: int = Field(
-        2, ge=0, le=10**6, description="A trial that crashes goes on from its checkpoint so often."
+        2, ge=0, le=10**6, description="A trial that fails goes on from its checkpoint so often."
     )
     keep_best: int = Field(
         5, ge=1, le=10**6, description="Of trials that ended, so many best keep their checkpoint."

@@ -40,7 +40,7 @@ class Host:
 
 
 @dataclass(eq=False)
-class Run:
+class TrialRun:
     """A trial's run; ``host`` is None while it waits for a lane or has given its lane up."""
 
     trial: str
@@ -58,9 +58,9 @@ class Switchboard(Mailbox, Board):
     def __init__(self) -> None:
         super().__init__()
         self._hosts: dict[str, Host] = {}
-        self._runs: dict[str, Run] = {}  # by key
+        self._runs: dict[str, TrialRun] = {}  # by key
         self._run_of: dict[str, str] = {}  # the key of a trial's run
-        self._waiting: deque[Run] = deque()
+        self._waiting: deque[TrialRun] = deque()
         self._expected = 0  # hosts that are starting beside each other
         self._closed = False
         self._inputs: list[ray.ObjectRef] | None = None
@@ -79,7 +79,7 @@ class Switchboard(Mailbox, Board):
         """
         if assignment is not None:
             await self.release_trial(trial)
-            run = Run(trial, key, assignment)
+            run = TrialRun(trial, key, assignment)
             self._runs[key] = run
             self._run_of[trial] = key
             self._waiting.append(run)
@@ -248,7 +248,7 @@ class Switchboard(Mailbox, Board):
         self._take_lane(oldest)
         return True
 
-    def _take_lane(self, run: Run) -> None:
+    def _take_lane(self, run: TrialRun) -> None:
         if run.host is not None:
             self._hosts[run.host].runs.discard(run.key)
             self._tell(run.host, Command("release", run.key))

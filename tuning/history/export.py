@@ -123,9 +123,9 @@ The best of {len(record.trials)} trials by {record.metric} ({record.mode}): {bes
 - tools: {tools}
 
 ```python
-from trainables.models.resource_encoder import ResourceEncoder
+from trainables.models.encoder import Encoder
 
-encoder = ResourceEncoder.from_pretrained("{out}")
+encoder = Encoder.from_pretrained("{out}")
 soft_token = encoder.encode(
     "{tool}",
     {{"input_size": "small", "cpu_core": 4, "cpu_mem_gb": 16,

@@ -33,7 +33,7 @@ def _key_in_netrc(url: str) -> bool:
         return False
 
 
-class Runs:
+class WandbRuns:
     def __init__(self, directory: str, project: str) -> None:
         self._directory = directory
         self._project = project
@@ -95,7 +95,7 @@ class Runs:
 
 
 def main() -> None:
-    runs = Runs(*sys.argv[1:3])
+    runs = WandbRuns(*sys.argv[1:3])
     for line in sys.stdin:
         runs.obey(json.loads(line))
     runs.close()

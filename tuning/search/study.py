@@ -34,7 +34,7 @@ def freeze(
 
     Finished ones are COMPLETE, stopped ones PRUNED with their intermediate values; diverged ones
     and those out of memory are COMPLETE with a value worse than any seen, so that the sampler
-    keeps away; crashed ones are FAIL. One that trained further than may be seen is PRUNED there,
+    keeps away; failed ones are FAIL. One that trained further than may be seen is PRUNED there,
     one of which nothing may be seen is RUNNING. What the space does not hold any more is left out.
     """
     values = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from trainables.errors import CheckpointError
-from trainables.models.resource_encoder import ResourceEncoder
+from trainables.models.encoder import Encoder
 from trainables.training.checkpoint import load_checkpoint, save_checkpoint
 from trainables.training.checkpoint_files import FILES, read_meta
 from trainables.training.run import Run
@@ -43,7 +43,7 @@ def _encoder_comes_back(subjects: Subjects) -> str:
     batch = run.next_batch()
     run.encoder.gate.data.fill_(0.5)
     with tempfile.TemporaryDirectory() as parent:
-        loaded = ResourceEncoder.from_pretrained(save_checkpoint(Path(parent), run, []))
+        loaded = Encoder.from_pretrained(save_checkpoint(Path(parent), run, []))
     expected = run.encoder.eval()(batch.tool_index, batch.features)
     if not torch.equal(loaded(batch.tool_index, batch.features), expected):
         raise ProblemError("the loaded encoder gives other soft tokens")

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from trainables.config import PretrainConfig
 from trainables.errors import UserError
-from tuning.verification import (
-    checkpoint,
-    data,
-    encoder,
-    gated_fusion,
-    llm,
-    loss,
-    object_store,
-    resource_mlp,
-    semantic_encoder,
-)
 from tuning.verification.check import Check, ProblemError, Subjects
+from tuning.verification.names import MODULES
 
 CHECKS: dict[str, tuple[Check, ...]] = {
-    "semantic_encoder": semantic_encoder.CHECKS,
-    "resource_mlp": resource_mlp.CHECKS,
-    "gated_fusion": gated_fusion.CHECKS,
-    "encoder": encoder.CHECKS,
-    "loss": loss.CHECKS,
-    "checkpoint": checkpoint.CHECKS,
-    "llm": llm.CHECKS,
-    "data": data.CHECKS,
-    "object_store": object_store.CHECKS,
+    name: import_module(f"tuning.verification.{name}").CHECKS for name in MODULES
 }
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import CheckpointError
+from trainables.models.embedding_attention import EmbeddingAttentionEncoder
+from trainables.models.encoder import Encoder
 from trainables.models.features import FIGURES, FeatureStatistics, raw_features
 from trainables.models.gated_fusion import GatedFusion, unit_rms
 from trainables.models.resource_encoder import ResourceEncoder
@@ -155,3 +157,10 @@ def test_reading_a_checkpoint_leaves_the_shared_embeddings_as_they_are() -> None
 def test_from_pretrained_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"encoder\.json"):
         ResourceEncoder.from_pretrained(tmp_path)
+
+
+def test_every_class_of_encoder_loads_what_the_directory_holds(tmp_path: Path) -> None:
+    """The cards of exports name `ResourceEncoder` or, today, `Encoder`."""
+    make_encoder().save_pretrained(tmp_path)
+    for made in (Encoder, ResourceEncoder, EmbeddingAttentionEncoder):
+        assert type(made.from_pretrained(tmp_path)) is ResourceEncoder
