@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ray import tune
@@ -11,6 +15,22 @@ from ray.tune.experiment import Trial
 from tuning.history.manifest import read_manifest
 from tuning.history.record import TUNE_DIR
 
+# Ray Tune pickles references to our functions into its state. Where a module was when an earlier
+# release wrote one -> where it is now.
+MOVED = {"tuning.experiment": "tuning.sweep.tune_run"}
+
+
+@contextmanager
+def moved_modules() -> Iterator[None]:
+    """Inside the block what was pickled by an earlier release finds the modules of this one."""
+    names = [name for name in MOVED if name not in sys.modules]
+    sys.modules.update({name: importlib.import_module(MOVED[name]) for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
 
 def results(directory: Path) -> ResultGrid:
     """Ray Tune's own view of a sweep, its checkpoints included.
@@ -19,14 +39,15 @@ def results(directory: Path) -> ResultGrid:
     """
     manifest = read_manifest(directory)
     by_name: dict[str, Trial] = {}
-    for state in sorted((directory / TUNE_DIR).glob("experiment_state-*.json")):
-        for trial in tune.ExperimentAnalysis(str(state)).trials or ():
-            by_name[str(trial)] = trial
-    return ResultGrid(
-        tune.ExperimentAnalysis(
-            str(directory / TUNE_DIR),
-            default_metric=manifest["metric"],
-            default_mode=manifest["mode"],
-            trials=[by_name[name] for name in sorted(by_name)],
+    with moved_modules():
+        for state in sorted((directory / TUNE_DIR).glob("experiment_state-*.json")):
+            for trial in tune.ExperimentAnalysis(str(state)).trials or ():
+                by_name[str(trial)] = trial
+        return ResultGrid(
+            tune.ExperimentAnalysis(
+                str(directory / TUNE_DIR),
+                default_metric=manifest["metric"],
+                default_mode=manifest["mode"],
+                trials=[by_name[name] for name in sorted(by_name)],
+            )
         )
-    )
