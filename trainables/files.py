@@ -25,13 +25,14 @@ MAX_INPUT_BYTES = 1 << 30
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """``write`` a file beside ``path``, flush it to disk, then rename it onto ``path``."""
+    # In the same directory: only within one file system is a rename either done or not done.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     aside = Path(name)
-    aside.chmod(0o644)
+    aside.chmod(0o644)  # mkstemp makes files that only this user can read
     try:
         write(aside)
-        _flush(aside)
+        _flush(aside)  # or a power cut could leave the new name with no content
         aside.replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -68,7 +69,7 @@ def without_home(value: Any) -> Any:
     match value:
         case str():
             home = os.path.expanduser("~")
-            if home in ("~", os.sep):
+            if home in ("~", os.sep):  # none is known, or it is all of the file system
                 return value
             return re.sub(rf"(?<![\w./-]){re.escape(home)}(?![\w.-])", "~", value)
         case dict():

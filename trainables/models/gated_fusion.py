@@ -35,6 +35,7 @@ class GatedFusion(nn.Module):
             kdim=None if same else d_resource,
             vdim=None if same else d_resource,
         )
+        # Without it the soft token would grow with α, and the LLM would see its size as well.
         self.layer_norm = nn.LayerNorm(hidden_size)
 
     def forward(self, semantic: Tensor, resource: Tensor) -> Tensor:

@@ -143,6 +143,7 @@ class Lanes:
                 held = sum(lane.state_bytes for lane in self._lanes.values())
                 largest = max([step, *(lane.step_bytes for lane in self._lanes.values())])
                 if held + state + largest > self._budget:
+                    # Not the next one instead: small runs would keep a large one waiting for ever.
                     self._waiting.appendleft((key, assignment))
                     break  # until a lane is released
                 self._open(key, assignment, state, step)
@@ -159,6 +160,7 @@ class Lanes:
         lane = Lane(key, Path(assignment.directory), state, step, pretraining)
         self._lanes[key] = lane
         lane.run.begin_epoch()
+        # First: its first step shows soonest whether it can be trained at all.
         self._turn.appendleft(lane)
 
     def _next_together(self) -> list[Lane]:
@@ -200,6 +202,7 @@ class Lanes:
 def serve(lanes: Lanes, link: Link) -> None:
     """Train what comes over the link until it says ``close``."""
     while True:
+        # Commands come between two steps: none is so urgent that it could not wait for one.
         for command in link.receive(wait=not lanes.busy):
             match command.kind:
                 case "assign" if command.assignment is not None:

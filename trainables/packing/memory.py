@@ -15,7 +15,7 @@ from trainables.training.run import make_encoder
 
 BYTES_PER_PARAMETER = 16  # float32: the weight, its gradient, AdamW's two moments
 MARGIN = 1.2  # allocators round up, and kernels need room to work in
-PROBE_ROWS = (2, 4)
+PROBE_ROWS = (2, 4)  # two sizes, for the slope; small ones, as nothing is known yet
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -65,6 +65,7 @@ def _activation_bytes_per_token(llm: FrozenLLM, length: int) -> float:
     The tensors kept for the backward pass are counted where they are kept, each storage once;
     the difference of two batch sizes leaves out whatever does not grow with the batch.
     """
+    # Counted, not read off the allocator: that would also see caches and other runs.
     small, large = (_saved_bytes(llm, rows, length) for rows in PROBE_ROWS)
     return (large - small) / ((PROBE_ROWS[1] - PROBE_ROWS[0]) * length)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from trainables.inputs.shared_inputs import SharedInputs
 
 CPU = torch.device("cpu")
-# Batches are cut from groups of this many, sorted by length: less padding, still at random.
+# Batches are cut from groups of this many, sorted by length: less padding, still at random. With
+# all rows sorted, a batch would hold one template alone, and the losses would jump with it.
 BATCHES_PER_GROUP = 8
 
 

@@ -53,6 +53,7 @@ def write_checkpoint(directory: Path, run: Run, history: list[dict[str, Any]]) -
         "torch": torch.__version__,
         "checksums": {name: file_digest(directory / name) for name in FILES},
     }
+    # Through JSON first: a float or a tuple may read back otherwise, and so would its checksum.
     meta["checksum"] = meta_checksum(json.loads(json.dumps(meta)))  # as it will be read
     (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
 
@@ -143,6 +144,7 @@ def _check_same_data(
     """Tools, LLM and table show in the semantic embeddings and the feature statistics."""
     saved = weights[run.encoder.semantic_entry]
     current = run.encoder.semantic_embeddings.cpu()
+    # Loosely: the embeddings of one LLM differ a little between precisions and machines.
     same_tools = saved.shape == current.shape and torch.allclose(saved, current, 1e-2, 1e-2)
     statistics = FeatureStatistics.from_dict(meta["feature_statistics"])
     if not same_tools or statistics != run.inputs.source.statistics:

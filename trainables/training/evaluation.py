@@ -42,6 +42,7 @@ def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
     rows = run.inputs.val_rows
     count = min(samples, len(rows))
     places = (torch.arange(count) * len(rows)) // count
+    # A few tokens more than the longest text: room for a wrong figure, none for babbling.
     limit = min(int(run.inputs.source.token_counts.max()) + 4, llm.max_tokens - 1)
     right = 0
     with torch.no_grad(), evaluating(run.encoder):
@@ -58,6 +59,7 @@ def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
 def _validation_batches(inputs: DeviceInputs) -> Iterator[Batch]:
     """All held-out rows, of like length together."""
     templates = torch.arange(len(inputs.val_rows)) % inputs.num_templates
+    # Like lengths together: padding is computed, too.
     by_length = inputs.token_counts[inputs.val_rows, templates].argsort(stable=True)
     for places in by_length.split(EVALUATION_BATCH):
         yield inputs.batch(inputs.val_rows[places], templates[places])

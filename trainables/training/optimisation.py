@@ -9,13 +9,15 @@ import torch
 from trainables.config import TrainingConfig
 from trainables.models.encoder import Encoder
 
-SAMPLED_STEPS = 1000
+SAMPLED_STEPS = 1000  # enough for three digits of a smooth schedule's sum
 
 
 def make_optimizer(encoder: Encoder, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW in three groups: matrices; vectors without decay; the gate, if any, without decay."""
     gate = [p for p in encoder.get_trainable_parameters() if p is encoder.gate]
     others = [p for p in encoder.get_trainable_parameters() if p is not encoder.gate]
+    # Decay pulls towards 0, which is right for matrices alone: a norm's scale belongs at 1, and the
+    # gate has to leave 0.
     groups = [
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},

@@ -103,6 +103,7 @@ class Pretraining:
         val_loss, retention = evaluate(run, self.llm)
         if not math.isfinite(val_loss):
             raise DivergedError(f"val_loss is {val_loss} after step {run.step}", run.step)
+        # Only now: what raised above leaves the run in the epoch that did not become whole.
         run.epoch += 1
         return {
             "train_loss": fmean(series.column("loss")),

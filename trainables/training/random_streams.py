@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+# Their order is part of every seed: a new stream goes to the end, or all seeds mean other runs.
 STREAMS = ("weights", "order", "template", "dropout")
 
 

@@ -78,6 +78,7 @@ class Run:
         self.config = config
         self.inputs = inputs
         training = config.training
+        # Forked, so that a run's weights do not depend on what was drawn in this process before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(training.seed, "weights"))
             self.encoder = make_encoder(config, inputs).to(inputs.device)
@@ -167,6 +168,7 @@ class Run:
         gate_norm = gate.grad.abs() if gate.grad is not None else torch.zeros_like(gate)
         norm = clip_grad_norm_(self._parameters, training.max_grad_norm or math.inf)
         learning_rate = learning_rate_at(self.step, self.total_steps, training)
+        # One flag on the device: asking for its value at each step would wait for the device.
         self._failed |= ~(loss.isfinite() & norm.isfinite())
         if self.inputs.device.type != "cpu":
             # The fused kernel leaves everything as it is where this is 1.

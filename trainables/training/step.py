@@ -40,6 +40,7 @@ def train_step(runs: Sequence[Run], llm: FrozenLLM, shard: Shard = ALONE) -> dic
     Returns what ended a run, by run; the others have made their step as they would have alone.
     """
     ended: dict[Run, Exception] = {}
+    # Kept because the step may have to be made again, alone and with the same dropout.
     before = [run.streams.dropout_state for run in runs]
     batches = [run.next_batch() for run in runs]
     try:
@@ -47,6 +48,8 @@ def train_step(runs: Sequence[Run], llm: FrozenLLM, shard: Shard = ALONE) -> dic
     except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to one of the runs
         if len(runs) == 1:
             return {runs[0]: named(error, runs[0].config.training, runs[0])}
+        # Which run it belongs to shows when each makes its step alone. Their memory goes first:
+        # after an out-of-memory error the next attempt would only fail again.
         del batches
         for run, state in zip(runs, before, strict=True):
             run.streams.dropout_state = state
@@ -78,8 +81,11 @@ def _backward(
         torch.cat([b.counts[part] for _, b, part in own]),
     )
     per_run = losses.split([int(b.counts[part].sum()) for _, b, part in own])
+    # Divided by the tokens of the whole batch, not of this shard: the sum over the workers then is
+    # the mean that one worker would have.
     totals = [int(batch.counts.sum()) for batch in batches]
     means = [part.sum() / total for part, total in zip(per_run, totals, strict=True)]
+    # The sum keeps the runs apart: no gradient of one depends on another's loss.
     torch.stack(means).sum().backward()
     return [mean.detach() for mean in means]
 
@@ -115,7 +121,7 @@ def _gradients(run: Run) -> list[Tensor]:
     """Every worker has the same parameters in the same order, each with a gradient."""
     parameters = run.encoder.get_trainable_parameters()
     for parameter in parameters:
-        if parameter.grad is None:
+        if parameter.grad is None:  # a shard without rows; the all-reduce wants equal shapes
             parameter.grad = torch.zeros_like(parameter)
     return [p.grad for p in parameters if p.grad is not None]
 

@@ -22,6 +22,7 @@ class SweepLock:
         self._path = directory / LOCK_FILE
         self._file: IO[bytes] | None = None
 
+    # flock, not a file that is there or not: the system frees it when the process dies.
     def acquire(self) -> None:
         try:
             self._file = self._path.open("ab", buffering=0)
