@@ -13,7 +13,7 @@ from trainables.inputs.shared_inputs import SharedInputs
 
 CPU = torch.device("cpu")
 # Batches are cut from groups of this many, sorted by length: less padding, still at random. With
-# all rows sorted, a batch would hold one template alone, and the losses would jump with it.
+# all rows sorted, a batch would hold texts of like templates alone.
 BATCHES_PER_GROUP = 8
 
 
