@@ -75,6 +75,9 @@ class FrozenLLM:
         self.body: nn.Module = model.base_model  # type: ignore[assignment]
         self.head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
         self.embed_tokens: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
+        if self.device.type == "cuda":
+            # It makes a plan for every new shape, for 0.1 s, and the texts have many lengths.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self._head_is_linear = self._head_gives_the_logits()
 
     @classmethod
