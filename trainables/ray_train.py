@@ -27,6 +27,7 @@ from trainables.sharing import get_inputs
 # The trial that drives a run and the run's controller load this module, too. What only workers
 # need (torch, transformers) is imported where it is used: seconds per process.
 if TYPE_CHECKING:
+    import torch
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -71,15 +72,13 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     A run that cannot go on ends with a report whose ``outcome`` and ``message`` say why.
     """
     began = time.perf_counter()
-    import torch
-
-    from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+    from trainables.llm.frozen import FrozenLLM, select_dtype
     from trainables.pretraining import Pretraining, Shard, out_of_memory_named
 
     settings: WorkerSettings = loop_config["settings"]
     context = ray.train.get_context()
     shard = Shard(context.get_world_rank(), context.get_world_size())
-    device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
+    device = _device()
     config = settings.config
     pretraining: Pretraining | None = None
     try:
@@ -102,6 +101,19 @@ def train_worker(loop_config: dict[str, Any]) -> None:
         last = history[-1] if history else {"epoch": 0, "step": 0}
         ending = {**last, "last": True, "outcome": error.status, "message": error.message}
         ray.train.report(ending if shard.rank == 0 else {})
+
+
+def _device() -> torch.device:
+    """The GPU that this worker was given; the CPU where there is none."""
+    import torch
+
+    from trainables.llm.frozen import select_device
+
+    if not torch.cuda.is_available():
+        return select_device()
+    from ray.train.torch import get_device  # what a host has imported so far is without it
+
+    return get_device()
 
 
 def make_trainer(
@@ -170,22 +182,20 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     Raises nothing if it cannot start: the switchboard is told, and others stop waiting.
     """
     began = time.perf_counter()
-    import torch
-
     from trainables.errors import UserError
-    from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+    from trainables.llm.frozen import FrozenLLM, select_dtype
     from trainables.memory import Footprint
     from trainables.packing import Lanes, budget_of, plan_lanes, serve
     from trainables.run import DeviceInputs
 
     settings: HostSettings = loop_config["settings"]
-    device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
-    if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
-        with suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     link = SwitchboardLink(settings.switchboard)
     context = ray.train.get_context()
     try:
+        device = _device()
+        if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
+            with suppress(OSError):  # a sandbox may forbid it
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         dtype = select_dtype(settings.config.training.precision, device)
         llm = FrozenLLM.load(settings.config.model, device, dtype)
         inputs = DeviceInputs(_shared_inputs(settings, llm), device)
