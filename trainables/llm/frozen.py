@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    masking_utils,
+)
 from transformers.utils import logging as transformers_logging
 
 from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
@@ -42,6 +48,21 @@ def free_device_memory() -> None:
         torch.cuda.empty_cache()
 
 
+@contextmanager
+def _one_text_per_row() -> Iterator[None]:
+    """Inside the block transformers does not look for several texts packed into one row.
+
+    It looks in the positions, which it makes itself and which count up from 0, and every forward
+    pass waits for the device to tell it so.
+    """
+    look = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = look
+
+
 class FrozenLLM:
     """A causal LM that turns soft tokens into losses; gradients pass through, none stay."""
 
@@ -54,6 +75,9 @@ class FrozenLLM:
         self.body: nn.Module = model.base_model  # type: ignore[assignment]
         self.head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
         self.embed_tokens: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
+        if self.device.type == "cuda":
+            # It makes a plan for every new shape, for 0.1 s, and the texts have many lengths.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self._head_is_linear = self._head_gives_the_logits()
 
     @classmethod
@@ -146,15 +170,19 @@ class FrozenLLM:
             return soft_tokens.sum().expand(0)
         length = int(token_ids.shape[1])
         real = (torch.arange(length) < counts.unsqueeze(1)).flatten().nonzero().squeeze(1)
+        if token_ids.is_cuda:  # only from pinned memory does a copy not wait
+            real = real.pin_memory()
         real = real.to(token_ids.device, non_blocking=True)
         targets = token_ids.flatten()[real].long()
         texts = self.embed_tokens(token_ids[:, :-1])
         inputs = torch.cat([soft_tokens.to(texts.dtype).unsqueeze(1), texts], dim=1)
-        if self._head_is_linear:
-            hidden = self.body(inputs_embeds=inputs, use_cache=False).last_hidden_state
-            logits = self.head(hidden.flatten(0, 1)[real])
-        else:
-            logits = self.model(inputs_embeds=inputs, use_cache=False).logits.flatten(0, 1)[real]
+        with _one_text_per_row():
+            if self._head_is_linear:
+                hidden = self.body(inputs_embeds=inputs, use_cache=False).last_hidden_state
+                logits = self.head(hidden.flatten(0, 1)[real])
+            else:
+                output = self.model(inputs_embeds=inputs, use_cache=False)
+                logits = output.logits.flatten(0, 1)[real]
         return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
     @torch.no_grad()

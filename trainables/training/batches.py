@@ -47,13 +47,20 @@ class DeviceInputs:
 
     def batch(self, rows: Tensor, templates: Tensor) -> Batch:
         """rows [B], templates [B], both on the CPU; trimmed to the longest text among them."""
+        return self.cut(torch.stack([rows, templates]).to(self.device), rows, templates)
+
+    def cut(self, on_device: Tensor, rows: Tensor, templates: Tensor) -> Batch:
+        """``batch`` of rows and templates that are on the device already, [2, B], and on the CPU.
+
+        Copies nothing there, so that it does not wait until the device has done its work.
+        """
         counts = self.token_counts[rows, templates]
         longest = int(counts.max())
-        on_device, templates_on_device = rows.to(self.device), templates.to(self.device)
+        chosen, texts = on_device
         return Batch(
-            self.tool_index[on_device],
-            self.features[on_device],
-            self.token_ids[on_device, templates_on_device, :longest],
+            self.tool_index[chosen],
+            self.features[chosen],
+            self.token_ids[chosen, texts, :longest],
             counts,
         )
 

@@ -89,7 +89,7 @@ class Run:
         self.step = 0
         self.epoch = 0
         self.series = StepSeries(0, inputs.device)
-        self._batches: list[tuple[Tensor, Tensor]] = []
+        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # what ``cut`` takes
         self._streams_before = self.streams.state()
         self._parameters = self.encoder.get_trainable_parameters()
         self._failed = torch.zeros((), dtype=torch.bool, device=inputs.device)
@@ -117,7 +117,10 @@ class Run:
             for places in lengths[start : start + group].argsort(stable=True).split(size)
         ]
         turns = torch.randperm(len(parts), generator=generator).tolist()
-        self._batches = [(order[parts[i]], templates[parts[i]]) for i in turns]
+        chosen = [torch.stack([order[parts[i]], templates[parts[i]]]) for i in turns]
+        on_device = torch.cat(chosen, dim=1).to(self.inputs.device)  # once for all its steps
+        cuts = on_device.split([part.shape[1] for part in chosen], dim=1)
+        self._batches = [(cut, *part) for cut, part in zip(cuts, chosen, strict=True)]
         self.series = StepSeries(self.steps_per_epoch, self.inputs.device)
 
     @property
@@ -150,7 +153,7 @@ class Run:
 
     def next_batch(self) -> Batch:
         """The batch of the next update; the same one until that update is made."""
-        return self.inputs.batch(*self._batches[len(self.series)])
+        return self.inputs.cut(*self._batches[len(self.series)])
 
     def soft_tokens(self, batch: Batch) -> Tensor:
         """[B, D], with dropout from the run's own stream."""

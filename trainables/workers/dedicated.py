@@ -17,7 +17,7 @@ from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
 from trainables.training.reports import Ending, EpochReport, to_plain
 from trainables.training.startup_time import lateness
-from trainables.workers.environment import run_config, scaling_config
+from trainables.workers.environment import own_device, run_config, scaling_config
 from trainables.workers.object_store import get_inputs
 
 # The trial that drives a run and the run's controller load this module, too. What only workers
@@ -46,16 +46,14 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     What a run that cannot go on says last is an ``Ending``.
     """
     began = time.perf_counter()
-    import torch
-
-    from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+    from trainables.llm.frozen import FrozenLLM, select_dtype
     from trainables.training.pretraining import Pretraining
     from trainables.training.step import Shard, out_of_memory_named
 
     settings: WorkerSettings = loop_config["settings"]
     context = ray.train.get_context()
     shard = Shard(context.get_world_rank(), context.get_world_size())
-    device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
+    device = own_device()
     config = settings.config
     pretraining: Pretraining | None = None
     try:

@@ -11,7 +11,7 @@ import ray.train
 # The trial that drives a run and the run's controller load this module, too. What only workers
 # need (torch, transformers) is imported where it is used: seconds per process.
 if TYPE_CHECKING:
-    pass
+    import torch
 
 CONTROLLER_RESTARTS = 3
 # Ray's defaults make a report wait up to two seconds and add a process per run; they are read
@@ -51,3 +51,16 @@ def run_config(
             max_failures=restarts, controller_failure_limit=CONTROLLER_RESTARTS
         ),
     )
+
+
+def own_device() -> torch.device:
+    """The GPU that this worker was given; the CPU where there is none."""
+    import torch
+
+    from trainables.llm.frozen import select_device
+
+    if not torch.cuda.is_available():
+        return select_device()
+    from ray.train.torch import get_device  # what a host has imported so far is without it
+
+    return get_device()

@@ -18,6 +18,7 @@ from trainables.training.startup_time import lateness, registry_prompts
 from trainables.workers.environment import (
     FLEET_POLL_SECONDS,
     POLL_INTERVAL,
+    own_device,
     run_config,
     scaling_config,
 )
@@ -53,22 +54,20 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     Raises nothing if it cannot start: the switchboard is told, and others stop waiting.
     """
     began = time.perf_counter()
-    import torch
-
     from trainables.errors import UserError
-    from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+    from trainables.llm.frozen import FrozenLLM, select_dtype
     from trainables.packing.lanes import Lanes, budget_of, plan_lanes, serve
     from trainables.packing.memory import Footprint
     from trainables.training.batches import DeviceInputs
 
     settings: HostSettings = loop_config["settings"]
-    device = ray.train.torch.get_device() if torch.cuda.is_available() else select_device()
-    if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
-        with suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     link = SwitchboardLink(settings.board)
     context = ray.train.get_context()
     try:
+        device = own_device()
+        if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
+            with suppress(OSError):  # a sandbox may forbid it
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         dtype = select_dtype(settings.config.training.precision, device)
         llm = FrozenLLM.load(settings.config.model, device, dtype)
         inputs = DeviceInputs(_shared_inputs(settings, llm), device)

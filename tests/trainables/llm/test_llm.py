@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import masking_utils
 
 from tests.conftest import CPU, ConfigMaker, write_llm
 from trainables.config import EMBEDDED_DIR
@@ -43,6 +44,19 @@ def test_loss_of_a_padded_batch_equals_the_naive_loss(llm: FrozenLLM, inputs: Sh
     gradient = torch.autograd.grad(losses.sum(), soft, retain_graph=True)[0]
     expected = torch.autograd.grad(torch.stack(naive).sum(), soft)[0]
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_no_pass_looks_for_several_texts_in_a_row(
+    llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for a GPU in every step; outside, transformers finds its function again."""
+    looked: list[Tensor] = []
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", looked.append)
+    tokens = torch.tensor([[5, 6, 7]], dtype=torch.int32)
+    llm.token_losses(torch.randn(1, llm.hidden_size), tokens, torch.tensor([3]))
+    assert not looked
+    llm.body(inputs_embeds=torch.randn(1, 3, llm.hidden_size), use_cache=False)
+    assert looked, "transformers looks in another way now"
 
 
 def test_no_gradient_reaches_the_llm(llm: FrozenLLM) -> None:

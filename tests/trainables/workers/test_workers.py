@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +42,18 @@ def reports(monkeypatch: pytest.MonkeyPatch, inputs: SharedInputs, tmp_path: Pat
 
 def settings(make_config: ConfigMaker, **values: Any) -> dict[str, Any]:
     return {"settings": WorkerSettings(make_config(**values), inputs=None)}
+
+
+def test_a_host_asks_ray_which_gpu_is_its_own() -> None:
+    """In a process that has imported only what a host has; outside of a run Ray refuses to say."""
+    program = """
+import torch
+from trainables.workers.environment import own_device
+torch.cuda.is_available = lambda: True
+own_device()
+"""
+    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "`get_device` cannot be used outside of a Ray Train" in asked.stderr
 
 
 def test_no_trial_encodes_descriptions_or_tokenises(
