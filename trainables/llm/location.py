@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,20 @@ def llm_fingerprint(directory: Path) -> str:
     """A digest of the weights and configuration below ``directory``.
 
     Files up to 64 MiB are read whole; of larger ones size, head and 64 evenly spread megabytes.
+    They are read once per process, and again when one has been written to.
     """
-    digest = hashlib.sha256()
     suffixes = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
-    for path in sorted(p for p in directory.iterdir() if p.suffix in suffixes):
-        size = path.stat().st_size
+    paths = sorted(p for p in directory.iterdir() if p.suffix in suffixes)
+    stats = [path.stat() for path in paths]
+    return _digest(
+        tuple((path, s.st_size, s.st_mtime_ns) for path, s in zip(paths, stats, strict=True))
+    )
+
+
+@cache
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, size, _ in files:
         digest.update(f"{path.name} {size} ".encode())
         with path.open("rb") as file:
             if size <= 64 << 20:
