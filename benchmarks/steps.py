@@ -27,13 +27,12 @@ from benchmarks.alternatives import straightforward_step
 from benchmarks.workload import (
     Workload,
     all_batches,
-    load_llm,
     prepare,
     print_table,
     relative_difference,
     write_json,
 )
-from trainables.llm.frozen import select_device
+from trainables.llm.frozen import load_llm, select_device
 from trainables.training.batches import DeviceInputs
 from trainables.training.pretraining import set_determinism
 from trainables.training.run import Run

@@ -29,15 +29,15 @@ from benchmarks.wider_llm import widen
 from benchmarks.workload import (
     SWEEP_FILE,
     epochs,
-    load_llm,
     prepare,
     print_table,
     write_json,
 )
 from trainables.errors import TrialEndedError
+from trainables.inputs.find_or_prepare import find_or_prepare
+from trainables.llm.frozen import load_llm
 from tuning.config.space import searched_values, with_params
 from tuning.config.sweep import ResolvedSweep, SweepConfig, load_sweep
-from tuning.execution.dedicated import prepared_inputs
 from tuning.history.events import EventLog, now
 from tuning.history.record import SweepRecord, trial_name
 from tuning.search.suggestions import Suggestions
@@ -107,7 +107,7 @@ def _run(sweep: ResolvedSweep) -> tuple[list[float], float]:
     create_directory(sweep)
     config = sweep.config
     llm = load_llm(config.train)
-    inputs = prepared_inputs(config.train, torch.cuda.is_available(), lambda line: None)
+    inputs, _ = find_or_prepare(config.train, torch.cuda.is_available(), llm=llm)
     record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
     suggestions = Suggestions(
         config.search_space,

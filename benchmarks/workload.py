@@ -24,8 +24,9 @@ import yaml
 from search_spaces.schema import SearchSpace
 from trainables.config import EMBEDDED, SHIPPED_DATA, PretrainConfig
 from trainables.inputs.checked_data import read_data
+from trainables.inputs.find_or_prepare import find_or_prepare
 from trainables.inputs.shared_inputs import SharedInputs
-from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+from trainables.llm.frozen import FrozenLLM
 from trainables.training.batches import Batch, DeviceInputs
 from trainables.training.pretraining import Pretraining
 from trainables.training.run import Run
@@ -74,8 +75,6 @@ def prepare(directory: Path, steps: int) -> Workload:
 
     The inputs also lie in the cache afterwards, where the project's own sweep finds them.
     """
-    from tuning.execution.dedicated import prepared_inputs
-
     if steps < EPOCHS or steps % EPOCHS:
         raise SystemExit(f"--steps is {steps}, but must be a multiple of {EPOCHS}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -85,7 +84,7 @@ def prepare(directory: Path, steps: int) -> Workload:
     config = load_sweep(directory / SWEEP_FILE).train
     data = read_data(config)
     assert len(data.train_rows) == rows, f"{len(data.train_rows)} training rows, not {rows}"
-    inputs = prepared_inputs(config, torch.cuda.is_available(), lambda line: None)
+    inputs, _ = find_or_prepare(config, torch.cuda.is_available())
     (directory / INPUTS_FILE).write_bytes(pickle.dumps(inputs))
     return Workload.open(directory)
 
@@ -122,11 +121,6 @@ def _write_data(directory: Path, training_rows: int) -> None:
 def _rows_for(training_rows: int) -> int:
     """Rows of a tool of which so many remain when a tenth is held out."""
     return next(n for n in itertools.count(2) if n - max(1, round(0.1 * n)) == training_rows)
-
-
-def load_llm(config: PretrainConfig) -> FrozenLLM:
-    device = select_device()
-    return FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
 
 
 def epochs(

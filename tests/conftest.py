@@ -156,6 +156,4 @@ def llm(make_config: ConfigMaker) -> FrozenLLM:
 
 @pytest.fixture
 def inputs(make_config: ConfigMaker, llm: FrozenLLM) -> SharedInputs:
-    data = read_data(make_config())
-    states = llm.last_token_states([tool.prompt for tool in data.tools])
-    return prepare_inputs(llm, data, states.numpy())
+    return prepare_inputs(llm, read_data(make_config()))

@@ -51,6 +51,7 @@ WITHOUT_RAY_AND_TORCH = (
     "trainables.training.diagnosis",
     "trainables.training.reports",
     "trainables.packing.protocol",
+    *(f"trainables.inputs.{path.stem}" for path in (ROOT / "trainables" / "inputs").glob("*.py")),
     *(f"tuning.{name}" for name in ("checks", "cli", "cost", "terminal")),
     *(
         ".".join(path.relative_to(ROOT).with_suffix("").parts)

@@ -84,7 +84,7 @@ class ModelConfig(Section):
     )
     normalize: bool = Field(True, description="Bring both streams to unit RMS before the gate.")
     cache_dir: PathText = Field(
-        "hub", description="Where hub models and tool embeddings are cached."
+        "hub", description="Where hub models, tool embeddings and tokenised texts are cached."
     )
     trust_remote_code: bool = Field(
         False, description="Let a hub model run its own Python code; off unless you trust it."

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from trainables.config import PretrainConfig, load_config
 from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError, UserError
 from trainables.files import new_directory
-from trainables.inputs.checked_data import CheckedData
-from trainables.inputs.preparing import embed_tools, embeddings_path, prepare_inputs
+from trainables.inputs.cache import unread_prompts
+from trainables.inputs.find_or_prepare import FROM_CACHE, find_or_prepare
+from trainables.inputs.preparing import say_tools
 from trainables.inputs.shared_inputs import SharedInputs
-from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
+from trainables.llm.frozen import FrozenLLM, free_device_memory, load_llm, select_device
 from trainables.llm.location import check_heads
 from trainables.statuses import Status
 from trainables.training.batches import DeviceInputs
@@ -33,7 +33,7 @@ from trainables.training.checkpoint_files import (
 from trainables.training.pretraining import Pretraining
 from trainables.training.reports import Ending, EpochReport, Report
 from trainables.training.run import Run
-from trainables.training.startup_time import announcement, expected_initialisation, lateness
+from trainables.training.startup_time import announce, lateness
 from tuning.checks import check_train, check_writable
 from tuning.monitors.wandb import WandbProcess, run_config
 from tuning.terminal import duration
@@ -61,16 +61,14 @@ def train(
     print(f"[2/5] Semantic encoder: frozen LLM {config.model.llm_model}", flush=True)
     start = time.perf_counter()
     device = select_device()
-    dtype = select_dtype(config.training.precision, device)
-    prompts = _uncached_prompts(config, data, dtype)
     on_gpu = device.type == "cuda"
-    expected = expected_initialisation(config, prompts, on_gpu)
-    if line := announcement(expected, config.model.cache_dir):
-        print(f"      {line}", flush=True)
-    llm = FrozenLLM.load(config.model, device, dtype)
+    prompts = unread_prompts(config, on_gpu)
+    announce(config, prompts, on_gpu, partial(print, flush=True))
+    llm = load_llm(config, device)
     check_heads(config.model.num_attention_heads, llm.hidden_size, "`model.num_attention_heads`")
-    embeddings = embed_tools(llm, config, data.tools, print)
-    inputs = prepare_inputs(llm, data, embeddings)
+    inputs, origin = find_or_prepare(config, on_gpu, llm=llm, say=print)
+    if origin == FROM_CACHE:
+        say_tools(inputs.tool_names, "cache", print)
     pretraining = Pretraining(config, DeviceInputs(inputs, device), llm)
     _describe_encoder(pretraining.run, time.perf_counter() - start)
     if late := lateness(config, start, prompts, on_gpu):
@@ -95,13 +93,6 @@ def train(
         if wandb is not None:
             wandb.close()
     print(f"best checkpoint: {best_checkpoint(out)}")
-
-
-def _uncached_prompts(config: PretrainConfig, data: CheckedData, dtype: torch.dtype) -> list[str]:
-    """The prompts that the LLM still has to read."""
-    prompts = [tool.prompt for tool in data.tools]
-    path = embeddings_path(config, dtype, prompts)
-    return [] if path and path.is_file() else prompts
 
 
 def _starting_point(out: Path, resume: bool) -> Path | None:

@@ -21,7 +21,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
-from benchmarks.workload import Workload, alternative_parser, epochs, load_llm, print_result
+from benchmarks.workload import Workload, alternative_parser, epochs, print_result
+from trainables.llm.frozen import load_llm
 from trainables.training.checkpoint import save_checkpoint
 from tuning.config.space import draw, with_params
 

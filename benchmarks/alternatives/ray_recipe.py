@@ -48,7 +48,8 @@ class Shared:
 
 def train_fn_per_worker(train_loop_config: dict[str, Any]) -> None:
     # Imported where it is needed: drivers and controllers unpickle this function, too.
-    from benchmarks.workload import epochs, load_llm
+    from benchmarks.workload import epochs
+    from trainables.llm.frozen import load_llm
     from trainables.training.checkpoint import write_checkpoint
     from trainables.workers.object_store import get_inputs
 

@@ -21,9 +21,9 @@ from benchmarks.workload import (
     alternative_parser,
     epochs,
     fit_and_print,
-    load_llm,
 )
 from trainables.config import PretrainConfig
+from trainables.llm.frozen import load_llm
 from trainables.training.checkpoint import write_checkpoint
 from trainables.workers.object_store import get_inputs, put_inputs
 

@@ -8,7 +8,6 @@ A diagnosis must find nothing in them. About four minutes on one core.
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 
 from trainables.config import parse_config
 from trainables.inputs.checked_data import read_data
-from trainables.inputs.preparing import embed_tools, prepare_inputs
+from trainables.inputs.preparing import prepare_inputs
 from trainables.llm.frozen import FrozenLLM
 from trainables.training.pretraining import Pretraining
 
@@ -38,15 +37,11 @@ RUNS: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-def history(training: dict[str, Any], epochs: int, cache_dir: str) -> list[dict[str, Any]]:
-    mapping = {
-        "model": {"cache_dir": cache_dir},
-        "training": {**training, "field_accuracy_samples": 0},
-    }
+def history(training: dict[str, Any], epochs: int) -> list[dict[str, Any]]:
+    mapping = {"training": {**training, "field_accuracy_samples": 0}}
     config = parse_config(mapping, source="golden", base=Path())
     llm = FrozenLLM.load(config.model, torch.device("cpu"), torch.bfloat16)
-    data = read_data(config)
-    inputs = prepare_inputs(llm, data, embed_tools(llm, config, data.tools, lambda line: None))
+    inputs = prepare_inputs(llm, read_data(config))
     reports = Pretraining(config, inputs, llm).reports()
     found = [next(reports) for _ in range(epochs)]
     return [{key: float(f"{report.metrics[key]:.6g}") for key in KEYS} for report in found]
@@ -54,11 +49,10 @@ def history(training: dict[str, Any], epochs: int, cache_dir: str) -> list[dict[
 
 def main() -> None:
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as cache_dir:
-        found = {
-            name: {"training": training, "history": history(training, epochs, cache_dir)}
-            for name, (training, epochs) in RUNS.items()
-        }
+    found = {
+        name: {"training": training, "history": history(training, epochs)}
+        for name, (training, epochs) in RUNS.items()
+    }
     GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
 
 

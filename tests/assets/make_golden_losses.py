@@ -23,9 +23,7 @@ def main() -> None:
     config = parse_config({"training": TRAINING}, source="golden", base=Path())
     device = torch.device("cpu")
     llm = FrozenLLM.load(config.model, device, torch.float32)
-    data = read_data(config)
-    states = llm.last_token_states([tool.prompt for tool in data.tools])
-    run = Run(config, DeviceInputs(prepare_inputs(llm, data, states.numpy()), device))
+    run = Run(config, DeviceInputs(prepare_inputs(llm, read_data(config)), device))
     run.start_epoch()
     for _ in range(5):
         train_step([run], llm)

@@ -65,9 +65,7 @@ def make_specimen(place: Path) -> Path:
 
 def make_lanes(config: SweepConfig) -> Lanes:
     llm = FrozenLLM.load(config.train.model, torch.device("cpu"), torch.float32)
-    data = read_data(config.train)
-    states = llm.last_token_states([tool.prompt for tool in data.tools])
-    inputs = DeviceInputs(prepare_inputs(llm, data, states.numpy()), llm.device)
+    inputs = DeviceInputs(prepare_inputs(llm, read_data(config.train)), llm.device)
     return Lanes(llm, inputs, Footprint(llm, inputs), together=False, budget=2.0**40)
 
 

@@ -1,30 +1,37 @@
-"""The shared inputs on disk: what one sweep has prepared, the next one finds.
+"""What was prepared, on the disk: what one sweep or training has prepared, the next one finds.
 
-The files are content-addressed by everything that goes into them, so that a cached answer is never
-one to another question. Nothing here imports torch.
+Below ``model.cache_dir`` stand two kinds of files: ``tool_embeddings/``, the LLM's part of the
+work, good for every table with these tools; and ``shared_inputs/``, all of it, good for the same
+table. They are content-addressed by everything that goes into them, so that a cached answer is
+never one to another question. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from trainables.config import PretrainConfig
 from trainables.data import templates
+from trainables.data.registry import load_registry
 from trainables.files import file_digest, keep_if_possible
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.location import llm_fingerprint, local_directory
-from trainables.llm.precision import llm_precision
+from trainables.llm.precision import Precision, llm_precision
 from trainables.models.features import FeatureStatistics
 
 FORMAT_VERSION = 2
+# As torch writes them: the names of files depend on it.
+DTYPES: dict[Precision, str] = {"bf16": "torch.bfloat16", "fp32": "torch.float32"}
 ARRAYS = tuple(f.name for f in fields(SharedInputs) if "Array" in f.type or "NDArray" in f.type)
 
 
@@ -49,16 +56,9 @@ def prepared_path(config: PretrainConfig, on_gpu: bool) -> Path | None:
 
 
 def find_inputs(config: PretrainConfig, on_gpu: bool) -> SharedInputs | None:
-    """What an earlier sweep on the same data and LLM has prepared."""
+    """What was prepared earlier for the same data and LLM; None if nothing was."""
     path = prepared_path(config, on_gpu)
     return load_prepared(path) if path else None
-
-
-def keep_inputs(inputs: SharedInputs, config: PretrainConfig, on_gpu: bool) -> None:
-    """Let the next sweep find them, if the LLM lies where it can be identified."""
-    path = prepared_path(config, on_gpu)
-    if path:
-        save_prepared(inputs, path)
 
 
 def load_prepared(path: Path) -> SharedInputs | None:
@@ -87,3 +87,40 @@ def save_prepared(inputs: SharedInputs, path: Path) -> None:
     arrays = {name: np.ascontiguousarray(getattr(inputs, name)) for name in ARRAYS}
     metadata = {"rest": json.dumps(rest)}
     keep_if_possible(path, lambda aside: save_file(arrays, aside, metadata=metadata))
+
+
+def embeddings_path(config: PretrainConfig, dtype: str, prompts: Sequence[str]) -> Path | None:
+    """Where an LLM of this ``dtype`` would leave these prompts' embeddings; None before it is here.
+
+    ``dtype`` as torch writes it, ``torch.float32``.
+    """
+    directory = local_directory(config.model)
+    if directory is None:
+        return None
+    content = json.dumps([llm_fingerprint(directory), dtype, list(prompts)])
+    key = hashlib.sha256(content.encode()).hexdigest()[:32]
+    return Path(config.model.cache_dir) / "tool_embeddings" / f"{key}.safetensors"
+
+
+def load_embeddings(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32] | None:
+    """The embeddings [T, D] that were written there; None if none of this shape are whole."""
+    if not path.is_file():
+        return None
+    try:
+        states = load_file(path)["tool_embeddings"]
+    except (SafetensorError, KeyError, OSError):
+        return None
+    return states if states.shape == shape else None
+
+
+def save_embeddings(embeddings: npt.NDArray[np.float32], path: Path) -> None:
+    arrays = {"tool_embeddings": np.ascontiguousarray(embeddings)}
+    keep_if_possible(path, lambda aside: save_file(arrays, aside))
+
+
+def unread_prompts(config: PretrainConfig, on_gpu: bool) -> list[str]:
+    """The tools' prompts that the LLM has still to read; none where the cache has its answers."""
+    prompts = [tool.prompt for tool in load_registry(Path(config.data.tool_registry))]
+    dtype = DTYPES[llm_precision(config.training.precision, on_gpu)]
+    paths = (prepared_path(config, on_gpu), embeddings_path(config, dtype, prompts))
+    return [] if any(path and path.is_file() for path in paths) else prompts

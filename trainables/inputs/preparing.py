@@ -1,28 +1,25 @@
-"""From checked data to what training needs: tools embedded, texts tokenised."""
+"""The LLM's part in the shared inputs: it embeds the tools, its tokenizer reads the texts."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from trainables.config import PretrainConfig
 from trainables.data.registry import Tool
 from trainables.errors import DataError
-from trainables.files import keep_if_possible
+from trainables.inputs.cache import embeddings_path, load_embeddings, save_embeddings
 from trainables.inputs.checked_data import CheckedData
 from trainables.inputs.shared_inputs import SharedInputs, make_shared_inputs
-from trainables.llm.frozen import FrozenLLM
-from trainables.llm.location import llm_fingerprint, local_directory
+
+if TYPE_CHECKING:  # who finds everything in the cache does without torch
+    from trainables.llm.frozen import FrozenLLM
 
 Say = Callable[[str], None]
+Source = Literal["cache", "LLM"]
 
 
 def embed_tools(
@@ -39,22 +36,32 @@ def embed_tools(
     answers for another model or another description.
     """
     prompts = [tool.prompt for tool in tools]
-    path = embeddings_path(config, llm.dtype, prompts)
-    states = _cached(path, len(tools), llm.hidden_size) if path else None
-    source = "cache" if states is not None else "LLM"
-    if states is None:
-        states = llm.last_token_states(prompts, interrupt)
+    path = embeddings_path(config, str(llm.dtype), prompts)
+    embeddings = load_embeddings(path, (len(tools), llm.hidden_size)) if path else None
+    source: Source = "LLM" if embeddings is None else "cache"
+    if embeddings is None:
+        embeddings = llm.last_token_states(prompts, interrupt).numpy()
         if path:
-            keep_if_possible(path, lambda aside: save_file({"tool_embeddings": states}, aside))
-    for number, tool in enumerate(tools, start=1):
-        say(f"      tool {number}/{len(tools)}: {tool.name} (from the {source})")
-    return states.numpy()
+            save_embeddings(embeddings, path)
+    say_tools([tool.name for tool in tools], source, say)
+    return embeddings
+
+
+def say_tools(names: Sequence[str], source: Source, say: Say) -> None:
+    """One line per tool: where its embedding comes from."""
+    for number, name in enumerate(names, start=1):
+        say(f"      tool {number}/{len(names)}: {name} (from the {source})")
 
 
 def prepare_inputs(
-    llm: FrozenLLM, data: CheckedData, tool_embeddings: npt.NDArray[np.float32]
+    llm: FrozenLLM, data: CheckedData, tool_embeddings: npt.NDArray[np.float32] | None = None
 ) -> SharedInputs:
-    """Tokenise the target texts and put everything that trials share together."""
+    """Tokenise the target texts and put everything that trials share together.
+
+    Without ``tool_embeddings`` [T, D] the LLM makes them here, past every cache.
+    """
+    if tool_embeddings is None:
+        tool_embeddings = llm.last_token_states([tool.prompt for tool in data.tools]).numpy()
     tokenizer = llm.tokenizer
     end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
 
@@ -73,25 +80,3 @@ def prepare_inputs(
             f"{llm.max_tokens}; shorten the tools' names"
         )
     return inputs
-
-
-def embeddings_path(
-    config: PretrainConfig, dtype: torch.dtype, prompts: Sequence[str]
-) -> Path | None:
-    """Where the embeddings of these prompts lie; None while the LLM itself is not here."""
-    directory = local_directory(config.model)
-    if directory is None:
-        return None
-    content = json.dumps([llm_fingerprint(directory), str(dtype), list(prompts)])
-    key = hashlib.sha256(content.encode()).hexdigest()[:32]
-    return Path(config.model.cache_dir) / "tool_embeddings" / f"{key}.safetensors"
-
-
-def _cached(path: Path, num_tools: int, hidden_size: int) -> torch.Tensor | None:
-    if not path.is_file():
-        return None
-    try:
-        states = load_file(path)["tool_embeddings"]
-    except (SafetensorError, KeyError, OSError):
-        return None
-    return states if states.shape == (num_tools, hidden_size) else None

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
+from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig, PretrainConfig
 from trainables.errors import DataError, LLMError
 from trainables.llm.location import check_available
 from trainables.llm.precision import llm_precision
@@ -39,6 +39,12 @@ def select_dtype(precision: str, device: torch.device) -> torch.dtype:
     """``auto``: what was measured faster on this device."""
     name = llm_precision(precision, device.type == "cuda")
     return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def load_llm(config: PretrainConfig, device: torch.device | None = None) -> FrozenLLM:
+    """A training's LLM in its precision, on ``device`` or on the one that this process has."""
+    device = device or select_device()
+    return FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
 
 
 def free_device_memory() -> None:

@@ -17,8 +17,9 @@ from trainables.data.profiling import raw_feature_matrix
 from trainables.errors import CheckpointError, ConfigError
 from trainables.files import file_digest, new_directory
 from trainables.inputs.checked_data import CheckedData, read_data
-from trainables.inputs.preparing import Say, embed_tools, prepare_inputs
-from trainables.llm.frozen import FrozenLLM, select_device, select_dtype
+from trainables.inputs.find_or_prepare import FROM_CACHE, find_or_prepare
+from trainables.inputs.preparing import Say, say_tools
+from trainables.llm.frozen import load_llm
 from trainables.llm.location import check_heads, hidden_size, local_directory
 from trainables.migration.changes import Change
 from trainables.migration.weights import EMBEDDINGS, gated_encoder, resource_mlp_weights
@@ -79,7 +80,7 @@ def plan_migration(file: EarlierFile, config: PretrainConfig, out: Path, say: Sa
             return _keep_encoder(file, config, data, size)
         case "embedding_attention":
             width = config.model.d_resource or size
-            return _begin_anew(file, config, data, width, out, say)
+            return _begin_anew(file, config, width, out, say)
 
 
 def _keep_encoder(
@@ -113,7 +114,6 @@ def _keep_encoder(
 def _begin_anew(
     file: EarlierFile,
     config: PretrainConfig,
-    data: CheckedData,
     width: int | None,
     out: Path,
     say: Say,
@@ -121,7 +121,7 @@ def _begin_anew(
     weights, changes = resource_mlp_weights(file, width)
 
     def fill(aside: Path) -> None:
-        run = _new_run(config, data, say)
+        run = _new_run(config, say)
         run.encoder.resource_mlp.load_state_dict(weights)
         run.encoder.save_pretrained(aside)
         checkpoint = checkpoint_path(aside, 0)
@@ -141,12 +141,13 @@ def _begin_anew(
     return Migration(file, changes[: len(weights)] + anew + changes[len(weights) :], notes, fill)
 
 
-def _new_run(config: PretrainConfig, data: CheckedData, say: Say) -> Run:
-    device = select_device()
-    llm = FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
+def _new_run(config: PretrainConfig, say: Say) -> Run:
+    llm = load_llm(config)
     check_heads(config.model.num_attention_heads, llm.hidden_size, HEADS)
-    embeddings = embed_tools(llm, config, data.tools, say)
-    return Run(config, DeviceInputs(prepare_inputs(llm, data, embeddings), device))
+    inputs, origin = find_or_prepare(config, llm.device.type == "cuda", llm=llm, say=say)
+    if origin == FROM_CACHE:
+        say_tools(inputs.tool_names, "cache", say)
+    return Run(config, DeviceInputs(inputs, llm.device))
 
 
 def _scaling(config: PretrainConfig) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from trainables.config import PretrainConfig
-from trainables.data.registry import load_registry
 from trainables.llm.location import config_file
 from trainables.llm.precision import llm_precision
 from trainables.llm.shape import BYTES, LLMShape, cpu_rate, h100_rate, llm_shape
@@ -39,10 +37,6 @@ def shape_of(config: PretrainConfig) -> LLMShape | None:
     return llm_shape(file) if file else None
 
 
-def registry_prompts(config: PretrainConfig) -> list[str]:
-    return [tool.prompt for tool in load_registry(Path(config.data.tool_registry))]
-
-
 def expected_initialisation(
     config: PretrainConfig, prompts: Sequence[str], on_gpu: bool
 ) -> Initialisation | None:
@@ -60,6 +54,15 @@ def expected_initialisation(
         flops = shape.forward_flops(sum(lengths), fmean(lengths))
         embed = flops / (h100_rate() if on_gpu else cpu_rate())
     return Initialisation(LIBRARIES_SECONDS + size / READ_BYTES_PER_S, embed)
+
+
+def announce(
+    config: PretrainConfig, prompts: Sequence[str], on_gpu: bool, say: Callable[[str], None]
+) -> None:
+    """Say that an initialisation will be long, before it begins."""
+    expected = expected_initialisation(config, prompts, on_gpu)
+    if line := announcement(expected, config.model.cache_dir):
+        say(f"      {line}")
 
 
 def announcement(expected: Initialisation | None, cache_dir: str) -> str | None:

@@ -46,7 +46,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     What a run that cannot go on says last is an ``Ending``.
     """
     began = time.perf_counter()
-    from trainables.llm.frozen import FrozenLLM, select_dtype
+    from trainables.llm.frozen import load_llm
     from trainables.training.pretraining import Pretraining
     from trainables.training.step import Shard, out_of_memory_named
 
@@ -58,8 +58,7 @@ def train_worker(loop_config: dict[str, Any]) -> None:
     pretraining: Pretraining | None = None
     try:
         with out_of_memory_named(config.training):
-            dtype = select_dtype(config.training.precision, device)
-            llm = FrozenLLM.load(config.model, device, dtype)
+            llm = load_llm(config, device)
             pretraining = Pretraining(config, get_inputs(settings.inputs), llm, shard)
             with _starting_point(settings) as directory:
                 if directory is not None:

@@ -13,8 +13,10 @@ import ray
 import ray.train
 
 from trainables.config import PretrainConfig
+from trainables.inputs.cache import unread_prompts
+from trainables.inputs.find_or_prepare import find_or_prepare
 from trainables.packing.protocol import Board, HostFacts
-from trainables.training.startup_time import lateness, registry_prompts
+from trainables.training.startup_time import lateness
 from trainables.workers.environment import (
     FLEET_POLL_SECONDS,
     POLL_INTERVAL,
@@ -55,7 +57,7 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     """
     began = time.perf_counter()
     from trainables.errors import UserError
-    from trainables.llm.frozen import FrozenLLM, select_dtype
+    from trainables.llm.frozen import load_llm
     from trainables.packing.lanes import Lanes, budget_of, plan_lanes, serve
     from trainables.packing.memory import Footprint
     from trainables.training.batches import DeviceInputs
@@ -68,12 +70,13 @@ def host_worker(loop_config: dict[str, Any]) -> None:
         if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
             with suppress(OSError):  # a sandbox may forbid it
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        dtype = select_dtype(settings.config.training.precision, device)
-        llm = FrozenLLM.load(settings.config.model, device, dtype)
+        config, on_gpu = settings.config, device.type == "cuda"
+        prompts = unread_prompts(config, on_gpu) if settings.inputs is None else []
+        llm = load_llm(config, device)
         inputs = DeviceInputs(_shared_inputs(settings, llm), device)
         budget = budget_of(device, context.get_local_world_size())
         footprint = Footprint(llm, inputs)
-        plan = plan_lanes(settings.lanes, settings.config, device, footprint, budget)
+        plan = plan_lanes(settings.lanes, config, device, footprint, budget)
     except UserError as error:
         link.cannot_start(error)
         return
@@ -81,8 +84,7 @@ def host_worker(loop_config: dict[str, Any]) -> None:
         reason = f"{type(error).__name__}: {error}"
         link.cannot_start(UserError(f"a host could not start: {reason}"))
         return
-    prompts = registry_prompts(settings.config) if settings.inputs is None else []
-    late = lateness(settings.config, began, prompts, device.type == "cuda")
+    late = lateness(config, began, prompts, on_gpu)
     pid, node = os.getpid(), context.get_node_rank()
     link.join(HostFacts(plan.lanes, plan.reason, pid, node, joined=time.time()))
     lanes = Lanes(llm, inputs, footprint, together=plan.together, budget=budget, late=late)
@@ -131,14 +133,10 @@ def _shared_inputs(settings: HostSettings, llm: FrozenLLM) -> SharedInputs:
     """From the object store; if nobody has prepared them yet, the first host does it for all."""
     if settings.inputs is not None:
         return get_inputs(settings.inputs)
-    from trainables.inputs.checked_data import read_data
-    from trainables.inputs.preparing import embed_tools, prepare_inputs
-
     board = settings.board
     if ray.train.get_context().get_world_rank() == 0 and board.ask(Board.inputs, 0) is None:
-        data = read_data(settings.config)
-        embeddings = embed_tools(llm, settings.config, data.tools, lambda line: None)
-        board.ask(Board.share, prepare_inputs(llm, data, embeddings))
+        inputs, _ = find_or_prepare(settings.config, llm.device.type == "cuda", llm=llm)
+        board.ask(Board.share, inputs)
     while (reference := board.ask(Board.inputs, POLL_SECONDS)) is None:
         pass
     return get_inputs(reference[0])

@@ -13,10 +13,11 @@ from torch import Tensor
 from trainables.config import PretrainConfig
 from trainables.errors import TrialEndedError
 from trainables.files import write_text
-from trainables.inputs.cache import find_inputs, keep_inputs
+from trainables.inputs.cache import find_inputs
 from trainables.inputs.checked_data import read_data
-from trainables.inputs.preparing import embed_tools, prepare_inputs
-from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
+from trainables.inputs.find_or_prepare import find_or_prepare
+from trainables.inputs.preparing import prepare_inputs
+from trainables.llm.frozen import free_device_memory, load_llm, select_device
 from trainables.models.encoder import evaluating
 from trainables.training.batches import DeviceInputs
 from trainables.training.pretraining import Pretraining, set_determinism
@@ -40,12 +41,7 @@ class Stages:
 def fill_cache(config: PretrainConfig, threads: int) -> None:
     """The shared inputs prepared once, so that every job finds them."""
     torch.set_num_threads(threads)
-    device = select_device()
-    on_gpu = device.type == "cuda"
-    if find_inputs(config, on_gpu) is None:
-        llm, data = _load(config, device), read_data(config)
-        embeddings = embed_tools(llm, config, data.tools, lambda line: None)
-        keep_inputs(prepare_inputs(llm, data, embeddings), config, on_gpu)
+    find_or_prepare(config, on_gpu=select_device().type == "cuda")
 
 
 def train_job(job: Job, directory: Path) -> None:
@@ -54,7 +50,7 @@ def train_job(job: Job, directory: Path) -> None:
     config, device = job.config, select_device()
     set_determinism(config.training.deterministic, device)
     if job.timed:  # what every process pays once: modules, the file cache
-        _load(config, device)
+        load_llm(config, device)
         free_device_memory()
     begun, cpu_begun = time.perf_counter(), time.process_time()
     pretraining, cached = start_from_cache(config, device)
@@ -75,7 +71,7 @@ def start_from_cache(
 ) -> tuple[Pretraining, dict[str, float]]:
     """Ready for the first step, with the shared inputs from the cache; seconds by stage."""
     stages = Stages()
-    llm = _load(config, device)
+    llm = load_llm(config, device)
     stages.end("LLM")
     inputs = find_inputs(config, device.type == "cuda")
     if inputs is None:
@@ -93,7 +89,7 @@ def start_without_cache(config: PretrainConfig, device: torch.device) -> dict[st
     of its input layer for the tools' names.
     """
     stages = Stages()
-    llm = _load(config, device)
+    llm = load_llm(config, device)
     stages.end("LLM")
     data = read_data(config)
     stages.end("data")
@@ -155,7 +151,3 @@ def stream_rms(run: Run) -> tuple[float, float]:
 
 def _rms(x: Tensor) -> float:
     return float(x.pow(2).mean().sqrt())
-
-
-def _load(config: PretrainConfig, device: torch.device) -> FrozenLLM:
-    return FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainables.config import PretrainConfig
-from trainables.inputs.cache import prepared_path
-from trainables.training.startup_time import announcement, expected_initialisation, registry_prompts
+from trainables.inputs.cache import unread_prompts
+from trainables.training.startup_time import announce
 from tuning.config.sweep import DedicatedExecution, PackedExecution, SweepConfig
 from tuning.execution.cluster import Cluster
 from tuning.execution.dedicated import open_dedicated
@@ -30,11 +30,7 @@ def open_execution(
 
     ``interrupt`` is called while it waits, and may raise.
     """
-    cached = prepared_path(train, cluster.has_gpu)
-    prompts = [] if cached and cached.is_file() else registry_prompts(train)
-    expected = expected_initialisation(train, prompts, cluster.has_gpu)
-    if line := announcement(expected, train.model.cache_dir):
-        say(f"      {line}")
+    announce(train, unread_prompts(train, cluster.has_gpu), cluster.has_gpu, say)
     try:
         match config.execution:
             case PackedExecution() as packed:

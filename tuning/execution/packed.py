@@ -9,7 +9,8 @@ from pathlib import Path
 from ray import tune
 
 from trainables.config import PretrainConfig
-from trainables.inputs.cache import find_inputs, keep_inputs
+from trainables.inputs.cache import find_inputs
+from trainables.inputs.find_or_prepare import FROM_CACHE
 from trainables.packing.protocol import LANES_IN_TURN
 from trainables.workers.host import HostSettings
 from trainables.workers.link import BoardActor
@@ -55,12 +56,9 @@ def open_packed(
     )
     fleet = Fleet(settings, directory / TRAIN_RUNS_DIR, interrupt)
     try:
-        if inputs is None:
-            inputs = fleet.inputs()
-            keep_inputs(inputs, train, cluster.has_gpu)
-            describe_inputs(inputs, "prepared by the first host", say)
-        else:
-            describe_inputs(inputs, "from the cache", say)
+        origin = FROM_CACHE if inputs else "prepared by the first host"
+        inputs = inputs or fleet.inputs()
+        describe_inputs(inputs, origin, say)
         check_searched_heads(config, train, inputs)
         if known == "auto":  # only the hosts can measure what fits
             # An elastic fleet may begin with one, the others being another sweep's: those to come

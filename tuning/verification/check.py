@@ -69,9 +69,8 @@ class Subjects:
         ]
         held_out = np.arange(len(rows)) % len(levels) == len(levels) - 1
         train_rows, val_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        states = self.llm.last_token_states([tool.prompt for tool in TOOLS])
         data = CheckedData(list(TOOLS), rows, train_rows, val_rows)
-        return prepare_inputs(self.llm, data, states.numpy())
+        return prepare_inputs(self.llm, data)
 
     def run(self, learning_rate: float = 1e-3) -> Run:
         """A new run on these inputs, at the beginning of its first epoch."""

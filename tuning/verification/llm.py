@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
+from trainables.llm.frozen import free_device_memory, load_llm
 from trainables.llm.location import (
     check_available,
     check_heads,
@@ -44,12 +44,11 @@ def _answers(subjects: Subjects) -> str:
     gib = sum(p.stat().st_size for p in directory.glob("*.safetensors")) / 2**30
     if gib > MAX_GIB:
         return f"not loaded: {gib:.0f} GiB of weights take longer than a minute"
-    device = select_device()
-    llm = FrozenLLM.load(config.model, device, select_dtype(config.training.precision, device))
+    llm = load_llm(config)
     prompts = [tool.prompt for tool in TOOLS]
     alone = torch.cat([llm.last_token_states([prompt]) for prompt in prompts])
     apart = distance(llm.last_token_states(prompts), alone)
-    dtype = str(llm.dtype).removeprefix("torch.")
+    device, dtype = llm.device, str(llm.dtype).removeprefix("torch.")
     del llm
     free_device_memory()
     if not apart <= ROUGH:

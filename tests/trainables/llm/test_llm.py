@@ -102,9 +102,7 @@ def test_hugging_face_directories_train(
         model__llm_model=str(directory), training__learning_rate=0.01, training__num_epochs=4
     )
     llm = FrozenLLM.load(config.model, CPU, torch.float32)
-    data = read_data(config)
-    embeddings = embed_tools(llm, config, data.tools, lambda line: None)
-    pretraining = Pretraining(config, prepare_inputs(llm, data, embeddings), llm)
+    pretraining = Pretraining(config, prepare_inputs(llm, read_data(config)), llm)
     losses = [report.metrics["train_loss"] for report in pretraining.reports()]
     assert losses[-1] < losses[0] - 0.05
 

@@ -344,9 +344,7 @@ def test_golden_losses(make_config: ConfigMaker) -> None:
         data__profiling_data="default",
     )
     embedded = FrozenLLM.load(config.model, CPU, torch.float32)
-    data = read_data(config)
-    states = embedded.last_token_states([tool.prompt for tool in data.tools])
-    run = make_run(config, prepare_inputs(embedded, data, states.numpy()))
+    run = make_run(config, prepare_inputs(embedded, read_data(config)))
     for _ in range(5):
         train_step([run], embedded)
     golden = json.loads(GOLDEN.read_text())
