@@ -22,8 +22,9 @@ from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
 from benchmarks.workload import Workload, alternative_parser, epochs, load_llm, print_result
+from search_spaces.ranges import draw
 from trainables.training.checkpoint import save_checkpoint
-from tuning.config.space import draw, with_params
+from tuning.config.space import with_params
 
 STUDY = "sweep"
 

@@ -1,11 +1,12 @@
-"""Search spaces applied: checked against a training configuration, drawn from, filled in."""
+"""Search spaces applied to a training configuration: checked against it, filled in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
+from search_spaces.ranges import extremes, values
+from search_spaces.schema import Choice, Fixed, FloatRange, Range, SearchSpace
 from trainables.config import PretrainConfig
 from trainables.errors import ConfigError, did_you_mean
 from trainables.llm.location import check_available, check_heads, llm_hidden_size
@@ -44,18 +45,6 @@ MAX_HEADS = 32
 MIN_HEAD_SIZE = 8
 
 
-class Draw(Protocol):
-    """The part of an Optuna trial that a search space needs."""
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None, log: bool
-    ) -> float: ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
-
-
 def searchable_keys() -> list[str]:
     """Every dotted key of a training that may vary between trials."""
     return [
@@ -80,7 +69,7 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
             spec = spec.model_copy(update={"choices": _auto_choices(key, config, source)})
         if isinstance(spec, FloatRange) and _takes_whole_numbers(key):
             raise ConfigError(f"{source}: `{key}` takes whole numbers; use `type: int`")
-        for value in spec.extremes():
+        for value in extremes(spec):
             with_params(config, {**(spec.when or {}), key: value}, f"{source}: search space")
         if key in GATED_ONLY:
             _check_has_effect(key, spec, space, config, source)
@@ -97,7 +86,7 @@ def _check_has_effect(
 ) -> None:
     """A key of the gate must not vary in trials whose architecture has no gate."""
     searched = space.root.get(ARCHITECTURE)
-    possible = searched.extremes() if searched else [config.model.architecture]
+    possible = extremes(searched) if searched else [config.model.architecture]
     possible = [(spec.when or {}).get(ARCHITECTURE, name) for name in possible]
     for name in possible:
         if name != GATED:
@@ -128,13 +117,9 @@ def changeable(space: SearchSpace) -> dict[str, Range]:
 def searched_heads(space: SearchSpace, config: PretrainConfig) -> list[int]:
     """Every number of attention heads that a trial may get."""
     spec, default = space.root.get(HEADS), [config.model.num_attention_heads]
-    match spec:
-        case None:
-            return default
-        case IntRange():
-            heads = list(range(spec.low, spec.high + 1, spec.step))
-        case _:
-            heads = [int(value) for value in spec.extremes()]
+    if spec is None:
+        return default
+    heads = [int(value) for value in values(spec)]
     return heads + default if spec.when else heads
 
 
@@ -153,27 +138,6 @@ def searched_values(config: PretrainConfig, space: SearchSpace) -> dict[str, Any
     mapping = config.model_dump()
     pairs = (key.split(".") for key in space.root)
     return {f"{section}.{name}": mapping[section][name] for section, name in pairs}
-
-
-def draw(space: SearchSpace, trial: Draw) -> dict[str, Any]:
-    """One point of the space; the only place where inclusive bounds meet the sampler's."""
-    params: dict[str, Any] = {}
-    for key, spec in space.root.items():
-        if spec.when and any(params.get(other) != value for other, value in spec.when.items()):
-            continue
-        match spec:
-            case FloatRange():
-                value: Any = trial.suggest_float(
-                    key, spec.low, spec.high, step=spec.step, log=spec.log
-                )
-            case IntRange():
-                value = trial.suggest_int(key, spec.low, spec.high, step=spec.step, log=spec.log)
-            case Choice():
-                value = trial.suggest_categorical(key, spec.choices)
-            case Fixed():
-                value = spec.value
-        params[key] = value
-    return params
 
 
 def _takes_whole_numbers(key: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from search_spaces.ranges import extremes
 from trainables.errors import ConfigError
 from tuning.config.sweep import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
 from tuning.history.manifest import read_manifest
@@ -49,7 +50,7 @@ def test_a_whole_part_is_set_before_what_changes_in_it(tmp_path: Path) -> None:
         ],
     )
     assert (config.train.training.num_epochs, config.train.training.batch_size) == (3, 4)
-    assert config.search_space.root["model.dropout"].extremes() == [0, 0.25]
+    assert extremes(config.search_space.root["model.dropout"]) == [0, 0.25]
 
 
 @pytest.mark.parametrize(
