@@ -146,5 +146,15 @@ def _nearest_choice(choices: list[Any], value: Any) -> Any:
     return min(numbers, key=lambda number: (abs(number - inside), number))
 
 
+def typed(spec: Range | None, value: Any) -> Any:
+    """A value that a person wrote, in the type that its range draws: 0 and `1e-3` as floats."""
+    match spec:
+        case FloatRange() if value is not None:
+            return float(value)
+        case IntRange() if value is not None and float(value).is_integer():
+            return int(float(value))
+    return value
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value

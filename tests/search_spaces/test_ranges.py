@@ -16,6 +16,7 @@ from search_spaces.ranges import (
     highest,
     last_step,
     nearest,
+    typed,
     value_at,
     values,
     varies,
@@ -182,3 +183,23 @@ def test_a_condition_is_met_by_a_value_that_differs_by_a_rounding() -> None:
     assert not varies(spec, {})
     exact = Fixed(type="fixed", value=1, when={"training.seed": 2**31 - 1})
     assert not varies(exact, {"training.seed": 2**31 - 2})
+
+
+@pytest.mark.parametrize(
+    ("spec", "written", "expected"),
+    [
+        (TENTHS, 0, 0.0),
+        (TENTHS, "1e-3", 0.001),
+        (TENTHS, None, None),
+        (BY_FIVE, 8.0, 8),
+        (BY_FIVE, "8", 8),
+        (BY_FIVE, 2.5, 2.5),
+        (Choice(type="choice", choices=["1e-3"]), "1e-3", "1e-3"),
+        (None, 0, 0),
+    ],
+)
+def test_what_a_person_wrote_gets_the_type_of_its_range(
+    spec: Range | None, written: Any, expected: Any
+) -> None:
+    found = typed(spec, written)
+    assert (found, type(found)) == (expected, type(expected))

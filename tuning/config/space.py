@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces.ranges import extremes, values
+from search_spaces.ranges import extremes, typed, values
 from search_spaces.schema import Choice, Fixed, FloatRange, Range, SearchSpace
 from trainables.config import PretrainConfig
 from trainables.errors import ConfigError, did_you_mean
@@ -96,13 +96,22 @@ def _check_has_effect(
             )
 
 
-def check_points(points: Sequence[Mapping[str, Any]], config: PretrainConfig, source: str) -> None:
-    """Parameters that are tried without being drawn must give trainings, too."""
+def check_points(
+    points: Sequence[Mapping[str, Any]], space: SearchSpace, config: PretrainConfig, source: str
+) -> list[dict[str, Any]]:
+    """Parameters that are tried without being drawn must give trainings, too.
+
+    Their numbers are returned in the types that the space draws: a population that begins with a
+    whole number would keep to whole numbers.
+    """
+    found = []
     for number, point in enumerate(points):
         where = f"{source}: `warm_start.{number}`"
         trial, size = with_params(config, point, where), llm_hidden_size(config.model)
         if size:
             check_heads(trial.model.num_attention_heads, size, f"{where}: `{HEADS}`")
+        found.append({key: typed(space.root.get(key), value) for key, value in point.items()})
+    return found
 
 
 def changeable(space: SearchSpace) -> dict[str, Range]:

@@ -53,6 +53,17 @@ def test_a_whole_part_is_set_before_what_changes_in_it(tmp_path: Path) -> None:
     assert extremes(config.search_space.root["model.dropout"]) == [0, 0.25]
 
 
+def test_first_points_have_the_types_that_the_space_draws() -> None:
+    """YAML takes 0 for a whole number and 1e-3 for a text."""
+    points = "[{model.dropout: 0, training.learning_rate: 1e-3, model.num_attention_heads: 4}]"
+    (point,) = load_sweep(None, [f"warm_start={points}"]).warm_start
+    assert {key: (type(value), value) for key, value in point.items()} == {
+        "model.dropout": (float, 0.0),
+        "training.learning_rate": (float, 0.001),
+        "model.num_attention_heads": (int, 4),
+    }
+
+
 @pytest.mark.parametrize(
     ("override", "kind"),
     [

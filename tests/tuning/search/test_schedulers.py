@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from search_spaces.schema import Choice, FloatRange, IntRange, Range, SearchSpace
 from tests.search_spaces.made_ranges import MADE, is_value, ranges
 from tuning.config.space import CHANGEABLE
-from tuning.config.sweep import PBT
+from tuning.config.sweep import PBT, load_sweep
 from tuning.search.ranges import distributions, holds
 from tuning.search.schedulers import make_scheduler
 
@@ -70,3 +70,17 @@ def test_whatever_a_population_tries_is_a_value(made: MADE, steps: int, anew: bo
         value = changed({key: spec}, {key: value}, resample=float(anew))[key]
         assert is_value(made, value)
         assert holds(distribution, value)
+
+
+def test_a_first_point_of_whole_numbers_is_perturbed_like_any_other() -> None:
+    """Ray keeps to whole numbers where a trial began with one, and multiplies texts."""
+    overrides = [
+        "search_space={training.weight_decay: {type: float, low: 0, high: 1}, "
+        "training.learning_rate: {type: float, low: 1.0e-5, high: 1.0e-2, log: true}}",
+        "warm_start=[{training.weight_decay: 1, training.learning_rate: 1e-3}]",
+    ]
+    config = load_sweep(None, overrides)
+    found = changed(config.search_space.root, config.warm_start[0])
+    assert found["training.weight_decay"] in (0.8, 1.0)
+    assert found["training.learning_rate"] in (pytest.approx(8e-4), pytest.approx(1.2e-3))
+    assert {type(value) for value in found.values()} == {float}
