@@ -1,11 +1,19 @@
-"""Search spaces applied to a training configuration: checked against it, filled in."""
+"""Search spaces applied to a training configuration: checked against it, filled in, told."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces.ranges import extremes, typed, values
+from search_spaces.ranges import (
+    NumberRange,
+    extremes,
+    highest,
+    last_step,
+    typed,
+    value_at,
+    values,
+)
 from search_spaces.schema import Choice, Fixed, FloatRange, Range, SearchSpace
 from trainables.config import PretrainConfig
 from trainables.errors import ConfigError, did_you_mean
@@ -43,6 +51,7 @@ ARCHITECTURE = "model.architecture"
 GATED = "gated_fusion"
 MAX_HEADS = 32
 MIN_HEAD_SIZE = 8
+MOST_LISTED = 8  # values of a stepped range
 
 
 def searchable_keys() -> list[str]:
@@ -147,6 +156,25 @@ def searched_values(config: PretrainConfig, space: SearchSpace) -> dict[str, Any
     mapping = config.model_dump()
     pairs = (key.split(".") for key in space.root)
     return {f"{section}.{name}": mapping[section][name] for section, name in pairs}
+
+
+def describe_steps(space: SearchSpace) -> list[str]:
+    """The values of each key whose step leaves out its upper bound, a line for each."""
+    return [
+        f"{key}: {_listed(spec)} ({spec.high:.12g} is not on a step of {spec.step:.12g})"
+        for key, spec in space.root.items()
+        if isinstance(spec, NumberRange) and highest(spec) < spec.high
+    ]
+
+
+def _listed(spec: NumberRange) -> str:
+    """All values of a stepped range, or the first ones and the last."""
+    last = last_step(spec)
+    first = range(last + 1 if last < MOST_LISTED else 3)
+    found = [f"{value_at(spec, step):.12g}" for step in first]
+    if last not in first:
+        found += ["...", f"{value_at(spec, last):.12g}"]
+    return ", ".join(found)
 
 
 def _takes_whole_numbers(key: str) -> bool:
