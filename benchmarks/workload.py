@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import yaml
 
+from search_spaces.ranges import draw
 from search_spaces.schema import SearchSpace
 from trainables.config import EMBEDDED, SHIPPED_DATA, PretrainConfig
 from trainables.inputs.checked_data import read_data
@@ -30,7 +31,7 @@ from trainables.llm.frozen import FrozenLLM
 from trainables.training.batches import Batch, DeviceInputs
 from trainables.training.pretraining import Pretraining
 from trainables.training.run import Run
-from tuning.config.space import draw, with_params
+from tuning.config.space import with_params
 from tuning.config.sweep import DEFAULT_SPACE, load_sweep
 
 BATCH_SIZE = 16

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, RootModel, model_validator
 
 SCALARS = "true, false, null, a finite number or a text"
+LARGEST = 2**53  # up to here every whole number is a float of its own, as which Optuna keeps it
+FINEST = 1e-7  # of the larger bound; Optuna cannot tell whether a value is on a finer step
 
 
 def _is_scalar(value: Any) -> bool:
@@ -38,7 +42,10 @@ class _Range(BaseModel):
 
 
 class FloatRange(_Range):
-    """A real number in [low, high]; ``log`` draws its logarithm evenly."""
+    """A real number in [low, high]; ``log`` draws its logarithm evenly.
+
+    With ``step``: low, low + step, and so on, as far as ``high`` allows.
+    """
 
     type: Literal["float"]
     low: float
@@ -51,26 +58,20 @@ class FloatRange(_Range):
         _check_bounds(self.low, self.high, self.log, self.step)
         return self
 
-    def extremes(self) -> list[Any]:
-        return [self.low, self.high]
-
 
 class IntRange(_Range):
-    """A whole number in [low, high], both ends included."""
+    """A whole number in [low, high], both ends included where ``step`` reaches them."""
 
     type: Literal["int"]
-    low: int
-    high: int
+    low: int = Field(ge=-LARGEST, le=LARGEST)
+    high: int = Field(ge=-LARGEST, le=LARGEST)
     log: bool = False
-    step: int = Field(1, ge=1)
+    step: int = Field(1, ge=1, le=LARGEST)
 
     @model_validator(mode="after")
     def _check(self) -> IntRange:
         _check_bounds(self.low, self.high, self.log, None if self.step == 1 else self.step)
         return self
-
-    def extremes(self) -> list[Any]:
-        return [self.low, self.high]
 
 
 class Choice(_Range):
@@ -90,18 +91,12 @@ class Choice(_Range):
                 raise ValueError("`choices` names a value twice")
         return self
 
-    def extremes(self) -> list[Any]:
-        return [] if self.choices == "auto" else list(self.choices)
-
 
 class Fixed(_Range):
     """A value that does not vary, set for every trial."""
 
     type: Literal["fixed"]
     value: Scalar
-
-    def extremes(self) -> list[Any]:
-        return [self.value]
 
 
 Range = Annotated[FloatRange | IntRange | Choice | Fixed, Field(discriminator="type")]
@@ -130,7 +125,23 @@ def _check_bounds(low: float, high: float, log: bool, step: float | None) -> Non
         raise ValueError(f"`low` is {low}, but must be at most `high`, {high}")
     if log and low <= 0:
         raise ValueError(f"`low` is {low}, but must be above 0 where `log` is true")
-    if step is not None and step > high - low:
+    if not math.isfinite(high - low + (step or 0)):
+        raise ValueError(f"`high` is {high}, too far from `low`, {low}, to be reckoned with")
+    finest = FINEST * max(abs(low), abs(high))
+    if isinstance(step, float) and step < finest:
+        raise ValueError(
+            f"`step` is {step}, but must be at least {finest:g}, a ten-millionth of the larger "
+            "bound; leave it out to draw any value"
+        )
+    if step is not None and number_of_steps(low, high, step) < 1:
         raise ValueError(f"`step` is {step}, but must be at most `high` - `low`, {high - low:g}")
     if log and step is not None:
         raise ValueError("`log` and `step` cannot be given together")
+
+
+def number_of_steps(low: float, high: float, step: float) -> int:
+    """How often ``step`` fits between two bounds, reckoned with the decimals that were written.
+
+    Floats would find no room for 0.2 between 0.1 and 0.3. Optuna reckons in the same way.
+    """
+    return int((Decimal(str(high)) - Decimal(str(low))) // Decimal(str(step)))

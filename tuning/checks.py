@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from search_spaces.ranges import extremes
 from search_spaces.schema import SearchSpace
 from trainables.config import PretrainConfig
 from trainables.errors import ConfigError, UserError
@@ -50,7 +51,7 @@ def check_name_is_free(sweep: ResolvedSweep) -> None:
 def _batch_sizes(space: SearchSpace) -> Iterator[int]:
     spec = space.root.get(BATCH_SIZE)
     if spec is not None:
-        yield from (int(value) for value in spec.extremes())
+        yield from (int(value) for value in extremes(spec))
 
 
 def check_writable(directory: Path, flag: str) -> None:

@@ -20,6 +20,7 @@ from trainables.llm.precision import llm_precision
 from trainables.llm.shape import BYTES, H100_PEAK, H100_SHARE, cpu_rate, h100_rate
 from trainables.models.features import NUM_FEATURES, RESOURCE_HIDDEN_SIZE
 from trainables.training.startup_time import CHARACTERS_PER_TOKEN, expected_initialisation, shape_of
+from tuning.config.space import describe_steps
 from tuning.config.sweep import ASHA, DedicatedExecution, SweepConfig
 from tuning.terminal import duration
 
@@ -107,6 +108,7 @@ def describe_sweep(config: SweepConfig, data: CheckedData) -> list[str]:
         f"data         {cost.tools} tools, {cost.train_rows} training and {len(data.val_rows)} "
         "held-out configurations",
         f"search       {config.search.type} over {searched}; {config.mode} {config.metric}",
+        *(f"search       {line}" for line in describe_steps(config.search_space)),
         f"trials       {config.num_trials}, at most {cost.steps_per_trial} steps each, "
         f"scheduler {config.scheduler.type}: about {cost.epochs:.0f} epochs in all",
         f"compute      {f'{cost.flops:.2g}' if cost.flops else 'unknown'} FLOP through the frozen "

@@ -22,9 +22,10 @@ from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
 from benchmarks.workload import Workload, alternative_parser, epochs, print_result
+from search_spaces.ranges import draw
 from trainables.llm.frozen import load_llm
 from trainables.training.checkpoint import save_checkpoint
-from tuning.config.space import draw, with_params
+from tuning.config.space import with_params
 
 STUDY = "sweep"
 

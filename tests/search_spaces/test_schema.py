@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 import search_spaces
+from search_spaces.ranges import draw, extremes
 from search_spaces.schema import SearchSpace
 from trainables.config import DEFAULT_CONFIG, PretrainConfig, load_config
 from trainables.errors import ConfigError
 from trainables.yaml_config import build
-from tuning.config.space import check_space, draw
+from tuning.config.space import check_space
 
 PRESETS = sorted(Path(search_spaces.__file__).parent.glob("*.yaml"))
 FLOAT = {"type": "float", "low": 0.0, "high": 0.5}
@@ -79,9 +80,26 @@ def test_both_bounds_are_inclusive(high: bool) -> None:
     assert {draw(space, trial)["training.batch_size"] for trial in trials} == {8, 9}
 
 
+def test_a_bound_on_no_step_needs_no_training() -> None:
+    """Five heads do not divide the hidden size, a dropout of 1 drops everything: never drawn."""
+    space = checked(
+        {
+            "model.num_attention_heads": {"type": "int", "low": 2, "high": 5, "step": 2},
+            "model.dropout": {"type": "float", "low": 0, "high": 1, "step": 0.3},
+        }
+    )
+    assert [extremes(spec) for spec in space.root.values()] == [[2, 4], [0, pytest.approx(0.9)]]
+
+
+def test_a_step_as_wide_as_its_range_fits_whatever_floats_say() -> None:
+    space = checked({"model.dropout": {"type": "float", "low": 0.1, "high": 0.3, "step": 0.2}})
+    assert 0.3 - 0.1 < 0.2
+    assert extremes(space.root["model.dropout"]) == [0.1, 0.3]
+
+
 def test_auto_heads_divide_the_hidden_size() -> None:
     space = checked({"model.num_attention_heads": {"type": "choice", "choices": "auto"}})
-    choices = space.root["model.num_attention_heads"].extremes()
+    choices = extremes(space.root["model.num_attention_heads"])
     assert choices == [1, 2, 4, 8, 16]
 
 
@@ -128,6 +146,23 @@ def test_what_belongs_to_the_gate_varies_only_where_there_is_one() -> None:
         ({"model.dropout": {"type": "float", "low": 0.4, "high": 0.1}}, "`low` is 0.4"),
         ({"model.dropout": {"type": "float", "low": 0.0, "high": 1.5}}, "less than 1"),
         ({"model.dropout": {**FLOAT, "log": True}}, "above 0 where `log` is true"),
+        ({"model.dropout": {**FLOAT, "step": 0.6}}, "at most `high` - `low`, 0.5"),
+        (
+            {"model.dropout": {**FLOAT, "step": 1e-12}},
+            "`step` is 1e-12, but must be at least 5e-08",
+        ),
+        (
+            {"training.max_grad_norm": {"type": "float", "low": 1, "high": 1e308, "step": 8e307}},
+            "`high` is 1e+308, too far from `low`, 1.0, to be reckoned with",
+        ),
+        (
+            {"training.max_grad_norm": {"type": "int", "low": 1, "high": 10**30}},
+            "but must be less than or equal to 9007199254740992",
+        ),
+        (
+            {"training.max_grad_norm": {"type": "int", "low": 0, "high": 10**400, "step": 10**401}},
+            "but must be less than or equal to 9007199254740992",
+        ),
         ({"model.dropout": {**FLOAT, "hihg": 1}}, "unknown key"),
         ({"model.dropout": {"type": "choice", "choices": []}}, "at least one value"),
         ({"model.dropout": {"type": "choice", "choices": "auto"}}, "list the choices"),

@@ -227,6 +227,14 @@ def test_a_range_is_changed_by_its_key(capsys: pytest.CaptureFixture[str]) -> No
     assert "3 tools, 42 training" in capsys.readouterr().out
 
 
+def test_a_batch_size_on_no_step_need_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    """42 training rows allow 8, 24 and 40; 44 is never drawn."""
+    batch = "search_space={training.batch_size: {type: int, low: 8, high: 44, step: 16}}"
+    assert main(["validate", "--set", batch, "--set", "train=good_train.yaml"]) == 0
+    line = "search       training.batch_size: 8, 24, 40 (44 is not on a step of 16)"
+    assert line in capsys.readouterr().out.splitlines()
+
+
 LIGHT = [
     ["--help"],
     ["launch", "--help"],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces.schema import SearchSpace
 from tests.conftest import ConfigMaker
 from tests.trainables.training.test_startup_time import QWEN_7B
 from trainables.config import PretrainConfig
@@ -52,6 +53,23 @@ def test_a_large_llm_is_also_estimated_for_a_gpu(
     small = make_config()
     text = "\n".join(describe_sweep(sweep(small), read_data(small)))
     assert "H100" not in text
+
+
+def test_values_are_listed_where_a_step_leaves_out_an_upper_bound(make_config: ConfigMaker) -> None:
+    stepped = {
+        "model.dropout": {"type": "float", "low": 0, "high": 0.5, "step": 0.2},
+        "training.warmup_ratio": {"type": "float", "low": 0, "high": 0.3, "step": 0.1},
+        "training.batch_size": {"type": "int", "low": 1, "high": 9, "step": 5},
+        "training.weight_decay": {"type": "float", "low": 0, "high": 1, "step": 0.03},
+    }
+    train = make_config()
+    config = sweep(train).model_copy(update={"search_space": SearchSpace.model_validate(stepped)})
+    lines = describe_sweep(config, read_data(train))
+    assert [line for line in lines if " on a step of " in line] == [
+        "search       model.dropout: 0, 0.2, 0.4 (0.5 is not on a step of 0.2)",
+        "search       training.batch_size: 1, 6 (9 is not on a step of 5)",
+        "search       training.weight_decay: 0, 0.03, 0.06, ..., 0.99 (1 is not on a step of 0.03)",
+    ]
 
 
 def test_of_a_hub_id_that_is_not_cached_what_is_unknown_is_said(make_config: ConfigMaker) -> None:

@@ -1,11 +1,20 @@
-"""Search spaces applied: checked against a training configuration, drawn from, filled in."""
+"""Search spaces applied to a training configuration: checked against it, filled in, told."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
+from search_spaces.ranges import (
+    NumberRange,
+    extremes,
+    highest,
+    last_step,
+    typed,
+    value_at,
+    values,
+)
+from search_spaces.schema import Choice, Fixed, FloatRange, Range, SearchSpace
 from trainables.config import PretrainConfig
 from trainables.errors import ConfigError, did_you_mean
 from trainables.llm.location import check_available, check_heads, llm_hidden_size
@@ -42,18 +51,7 @@ ARCHITECTURE = "model.architecture"
 GATED = "gated_fusion"
 MAX_HEADS = 32
 MIN_HEAD_SIZE = 8
-
-
-class Draw(Protocol):
-    """The part of an Optuna trial that a search space needs."""
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None, log: bool
-    ) -> float: ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+MOST_LISTED = 8  # values of a stepped range
 
 
 def searchable_keys() -> list[str]:
@@ -80,7 +78,7 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
             spec = spec.model_copy(update={"choices": _auto_choices(key, config, source)})
         if isinstance(spec, FloatRange) and _takes_whole_numbers(key):
             raise ConfigError(f"{source}: `{key}` takes whole numbers; use `type: int`")
-        for value in spec.extremes():
+        for value in extremes(spec):
             with_params(config, {**(spec.when or {}), key: value}, f"{source}: search space")
         if key in GATED_ONLY:
             _check_has_effect(key, spec, space, config, source)
@@ -97,7 +95,7 @@ def _check_has_effect(
 ) -> None:
     """A key of the gate must not vary in trials whose architecture has no gate."""
     searched = space.root.get(ARCHITECTURE)
-    possible = searched.extremes() if searched else [config.model.architecture]
+    possible = extremes(searched) if searched else [config.model.architecture]
     possible = [(spec.when or {}).get(ARCHITECTURE, name) for name in possible]
     for name in possible:
         if name != GATED:
@@ -107,13 +105,22 @@ def _check_has_effect(
             )
 
 
-def check_points(points: Sequence[Mapping[str, Any]], config: PretrainConfig, source: str) -> None:
-    """Parameters that are tried without being drawn must give trainings, too."""
+def check_points(
+    points: Sequence[Mapping[str, Any]], space: SearchSpace, config: PretrainConfig, source: str
+) -> list[dict[str, Any]]:
+    """Parameters that are tried without being drawn must give trainings, too.
+
+    Their numbers are returned in the types that the space draws: a population that begins with a
+    whole number would keep to whole numbers.
+    """
+    found = []
     for number, point in enumerate(points):
         where = f"{source}: `warm_start.{number}`"
         trial, size = with_params(config, point, where), llm_hidden_size(config.model)
         if size:
             check_heads(trial.model.num_attention_heads, size, f"{where}: `{HEADS}`")
+        found.append({key: typed(space.root.get(key), value) for key, value in point.items()})
+    return found
 
 
 def changeable(space: SearchSpace) -> dict[str, Range]:
@@ -128,13 +135,9 @@ def changeable(space: SearchSpace) -> dict[str, Range]:
 def searched_heads(space: SearchSpace, config: PretrainConfig) -> list[int]:
     """Every number of attention heads that a trial may get."""
     spec, default = space.root.get(HEADS), [config.model.num_attention_heads]
-    match spec:
-        case None:
-            return default
-        case IntRange():
-            heads = list(range(spec.low, spec.high + 1, spec.step))
-        case _:
-            heads = [int(value) for value in spec.extremes()]
+    if spec is None:
+        return default
+    heads = [int(value) for value in values(spec)]
     return heads + default if spec.when else heads
 
 
@@ -155,25 +158,23 @@ def searched_values(config: PretrainConfig, space: SearchSpace) -> dict[str, Any
     return {f"{section}.{name}": mapping[section][name] for section, name in pairs}
 
 
-def draw(space: SearchSpace, trial: Draw) -> dict[str, Any]:
-    """One point of the space; the only place where inclusive bounds meet the sampler's."""
-    params: dict[str, Any] = {}
-    for key, spec in space.root.items():
-        if spec.when and any(params.get(other) != value for other, value in spec.when.items()):
-            continue
-        match spec:
-            case FloatRange():
-                value: Any = trial.suggest_float(
-                    key, spec.low, spec.high, step=spec.step, log=spec.log
-                )
-            case IntRange():
-                value = trial.suggest_int(key, spec.low, spec.high, step=spec.step, log=spec.log)
-            case Choice():
-                value = trial.suggest_categorical(key, spec.choices)
-            case Fixed():
-                value = spec.value
-        params[key] = value
-    return params
+def describe_steps(space: SearchSpace) -> list[str]:
+    """The values of each key whose step leaves out its upper bound, a line for each."""
+    return [
+        f"{key}: {_listed(spec)} ({spec.high:.12g} is not on a step of {spec.step:.12g})"
+        for key, spec in space.root.items()
+        if isinstance(spec, NumberRange) and highest(spec) < spec.high
+    ]
+
+
+def _listed(spec: NumberRange) -> str:
+    """All values of a stepped range, or the first ones and the last."""
+    last = last_step(spec)
+    first = range(last + 1 if last < MOST_LISTED else 3)
+    found = [f"{value_at(spec, step):.12g}" for step in first]
+    if last not in first:
+        found += ["...", f"{value_at(spec, last):.12g}"]
+    return ", ".join(found)
 
 
 def _takes_whole_numbers(key: str) -> bool:

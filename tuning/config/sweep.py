@@ -278,13 +278,13 @@ def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
             "set `scheduler: {type: none}`"
         )
     searched = check_space(config.search_space, checked, space_source)
-    check_points(config.warm_start, checked, source)
+    first = check_points(config.warm_start, searched, checked, source)
     if isinstance(config.scheduler, PBT) and not changeable(searched):
         raise ConfigError(
             f"{source}: `scheduler` is pbt, which changes parameters while a trial trains, but the "
             f"search space has none that can be: {', '.join(CHANGEABLE)}"
         )
-    return config.model_copy(update={"search_space": searched})
+    return config.model_copy(update={"search_space": searched, "warm_start": first})
 
 
 def _key(override: str) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
@@ -17,12 +16,14 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from search_spaces.schema import Choice, FloatRange, IntRange, Range, SearchSpace
+from search_spaces.ranges import nearest
+from search_spaces.schema import SearchSpace
 from trainables.statuses import Status
 from tuning.config.space import changeable
 from tuning.config.sweep import ASHA, PBT, HyperBand, Median, NoScheduler, Scheduler
 from tuning.history.record import SweepRecord
 from tuning.search.halving import Halving
+from tuning.search.ranges import domain
 from tuning.tune_edge import TIME_ATTRIBUTE, has_new_epoch, status_of
 
 # These pause trials to let others run: a limit on live trials would make them wait for ever.
@@ -213,9 +214,9 @@ def make_scheduler(
         case PBT():
             ranges = changeable(space)
 
-            def within_bounds(config: dict[str, Any]) -> dict[str, Any]:
-                params = config["params"]
-                return {**config, "params": {k: _within(ranges.get(k), params[k]) for k in params}}
+            def in_range(config: dict[str, Any]) -> dict[str, Any]:
+                moved = {k: nearest(r, config["params"][k]) for k, r in ranges.items()}
+                return {**config, "params": {**config["params"], **moved}}
 
             return Population(
                 **compared,
@@ -223,33 +224,9 @@ def make_scheduler(
                 perturbation_interval=scheduler.interval_epochs,
                 quantile_fraction=scheduler.quantile_fraction,
                 resample_probability=scheduler.resample_probability,
-                hyperparam_mutations={"params": {k: _domain(r) for k, r in ranges.items()}},
-                custom_explore_fn=within_bounds,
+                hyperparam_mutations={"params": {k: domain(r) for k, r in ranges.items()}},
+                custom_explore_fn=in_range,
                 log_config=False,
             )
         case NoScheduler():
             return InOrder()
-
-
-def _domain(spec: Range) -> Any:
-    """Ray Tune's own form of a range, from which a population draws anew."""
-    match spec:
-        case FloatRange(log=True):
-            return tune.loguniform(spec.low, spec.high)
-        case FloatRange():
-            return tune.uniform(spec.low, spec.high)
-        case IntRange():
-            return tune.qrandint(spec.low, spec.high, spec.step)
-        case Choice():
-            return list(spec.choices)
-    raise TypeError(f"{type(spec).__name__} cannot be drawn from")
-
-
-def _within(spec: Range | None, value: Any) -> Any:
-    """A perturbed value brought back between its bounds, on its steps."""
-    if not isinstance(spec, FloatRange | IntRange):
-        return value
-    value = min(max(value, spec.low), spec.high)
-    if spec.step:
-        value = spec.low + round((value - spec.low) / spec.step) * spec.step
-    return int(value) if isinstance(spec, IntRange) else value

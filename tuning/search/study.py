@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range, SearchSpace
+from search_spaces.schema import SearchSpace
 from trainables.statuses import BAD, Status
 from tuning.history.record import SweepRecord, TrialRecord
+from tuning.search.ranges import distributions, holds
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 
@@ -47,7 +43,7 @@ def freeze(
     found = []
     for trial, until in views:
         params = {k: trial.params.get(k, fixed.get(k)) for k in space}
-        known = {k: v for k, v in params.items() if _holds(space[k], v)}
+        known = {k: v for k, v in params.items() if holds(space[k], v)}
         if any(k in trial.params and k not in known for k in space):
             continue  # of another space
         seen = {
@@ -83,29 +79,6 @@ def freeze(
             )
         )
     return found
-
-
-def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """A search space in Optuna's terms; keys with one fixed value have none."""
-    return {k: _distribution(r) for k, r in space.root.items() if not isinstance(r, Fixed)}
-
-
-def _distribution(spec: Range) -> BaseDistribution:
-    match spec:
-        case FloatRange():
-            return FloatDistribution(spec.low, spec.high, log=spec.log, step=spec.step)
-        case IntRange():
-            return IntDistribution(spec.low, spec.high, log=spec.log, step=spec.step)
-        case Choice():
-            return CategoricalDistribution(spec.choices)
-    raise TypeError(f"{type(spec).__name__} is not drawn")
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError):
-        return False
 
 
 def _worse_than_all(values: Iterable[float], mode: str) -> float | None:

@@ -16,12 +16,13 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
+from search_spaces.ranges import draw
 from search_spaces.schema import SearchSpace
-from tuning.config.space import draw
 from tuning.config.sweep import CMAESSearch, GPSearch, QMCSearch, RandomSearch, Search, TPESearch
 from tuning.history.record import SweepRecord, TrialRecord, trial_name
 from tuning.search.halving import Halving
-from tuning.search.study import DIRECTIONS, distributions, freeze
+from tuning.search.ranges import distributions
+from tuning.search.study import DIRECTIONS, freeze
 
 # Samplers whose next point depends on how many were drawn, not on what became of them.
 SEQUENCES = (RandomSearch, QMCSearch)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from search_spaces.schema import Choice, Fixed, FloatRange, IntRange, Range
+from search_spaces.ranges import nearest, varies
+from search_spaces.schema import Range
 from trainables.errors import UserError
 from trainables.statuses import GOOD
+from trainables.yaml_config import shown
 from tuning.config.space import searched_values
 from tuning.config.sweep import (
     ResolvedSweep,
@@ -34,34 +36,20 @@ def warm_started(sweep: ResolvedSweep, other: Path) -> ResolvedSweep:
     for params in best:
         adapted: dict[str, Any] = {}
         for key, spec in config.search_space.root.items():
-            if spec.when and any(adapted.get(k) != v for k, v in spec.when.items()):
-                continue
-            adapted[key] = nearest(spec, params.get(key, base[key]), key)
+            if varies(spec, adapted):
+                adapted[key] = _carried(spec, params.get(key, base[key]), key)
         if adapted not in first:
             first.append(adapted)
     return ResolvedSweep(sweep.name, config.model_copy(update={"warm_start": first}))
 
 
-def nearest(spec: Range, value: Any, key: str) -> Any:
-    """The value of a range that is nearest to ``value``."""
-    match spec:
-        case Fixed():
-            return spec.value
-        case Choice():
-            choices = [c for c in spec.choices if c == value and type(c) is type(value)]
-            if choices:
-                return choices[0]
-            numbers = [c for c in spec.choices if type(c) in (int, float)]
-            if numbers and type(value) in (int, float):
-                return min(numbers, key=lambda c: (abs(c - value), c))
-            return spec.choices[0]
-        case FloatRange() | IntRange() if type(value) in (int, float):
-            inside = min(max(value, spec.low), spec.high)
-            if spec.step:
-                inside = spec.low + round((inside - spec.low) / spec.step) * spec.step
-                inside = inside if inside <= spec.high else inside - spec.step
-            return int(inside) if isinstance(spec, IntRange) else float(inside)
-    raise UserError(f"--warm_start_from: `{key}` was {value!r}, of which no number can be made")
+def _carried(spec: Range, value: Any, key: str) -> Any:
+    try:
+        return nearest(spec, value)
+    except ValueError:
+        raise UserError(
+            f"--warm_start_from: `{key}` was {shown(value)}, of which no number can be made"
+        ) from None
 
 
 def best_params(record: SweepRecord, count: int) -> list[Params]:

@@ -16,6 +16,7 @@ from rich.console import Console
 from trainables.errors import UserError
 from trainables.files import wait_for_room
 from trainables.statuses import Status
+from tuning.config.space import describe_steps
 from tuning.config.sweep import PBT, ResolvedSweep, SweepConfig
 from tuning.execution.cluster import Cluster, RayStartError, ray_cluster
 from tuning.execution.execution import Execution
@@ -58,6 +59,8 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
         say(f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {where}")
         for path in (data.tool_registry, data.profiling_data):
             say(f"      {shown_path(Path(path))}")
+        for line in describe_steps(config.search_space):
+            say(f"      {line}")
         record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
         try:
             _run(directory, config, record, say)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from search_spaces.ranges import extremes
 from trainables.errors import ConfigError
 from tuning.config.sweep import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
 from tuning.history.manifest import read_manifest
@@ -49,7 +50,18 @@ def test_a_whole_part_is_set_before_what_changes_in_it(tmp_path: Path) -> None:
         ],
     )
     assert (config.train.training.num_epochs, config.train.training.batch_size) == (3, 4)
-    assert config.search_space.root["model.dropout"].extremes() == [0, 0.25]
+    assert extremes(config.search_space.root["model.dropout"]) == [0, 0.25]
+
+
+def test_first_points_have_the_types_that_the_space_draws() -> None:
+    """YAML takes 0 for a whole number and 1e-3 for a text."""
+    points = "[{model.dropout: 0, training.learning_rate: 1e-3, model.num_attention_heads: 4}]"
+    (point,) = load_sweep(None, [f"warm_start={points}"]).warm_start
+    assert {key: (type(value), value) for key, value in point.items()} == {
+        "model.dropout": (float, 0.0),
+        "training.learning_rate": (float, 0.001),
+        "model.num_attention_heads": (int, 4),
+    }
 
 
 @pytest.mark.parametrize(

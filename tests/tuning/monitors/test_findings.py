@@ -25,8 +25,9 @@ from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.table import TableMonitor, trial_table
 from tuning.search.halving import Halving
+from tuning.search.ranges import distributions
 from tuning.search.schedulers import SuccessiveHalving
-from tuning.search.study import distributions, freeze
+from tuning.search.study import freeze
 from tuning.sweep.resuming import take_up
 from tuning.tune_edge import to_result
 

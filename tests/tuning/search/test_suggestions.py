@@ -15,8 +15,9 @@ from search_spaces.schema import SearchSpace
 from tuning.config.sweep import Search
 from tuning.history.record import SweepRecord, trial_name
 from tuning.search.halving import Halving
+from tuning.search.ranges import distributions
 from tuning.search.searcher import OptunaSearcher, Start
-from tuning.search.study import distributions, export_study, freeze
+from tuning.search.study import export_study, freeze
 from tuning.search.suggestions import Suggestions
 from tuning.search.warm_start import best_params
 

@@ -9,12 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from search_spaces.schema import Choice, FloatRange, IntRange, Range
 from tests.conftest import byte_tokenizer
 from tests.tuning.history.test_sweeps import epoch, write_sweep
 from trainables.errors import UserError
 from tuning.config.sweep import ResolvedSweep, load_sweep
-from tuning.search.warm_start import nearest, warm_started
+from tuning.search.warm_start import warm_started
 
 HEADS = "model.num_attention_heads"
 LARGER_SIZE = 96  # 16 heads, of which the small LLM's best had as many, do not divide it well
@@ -73,16 +72,20 @@ def test_a_sweep_without_a_good_trial_has_nothing_to_give(tmp_path: Path) -> Non
         warm_started(ResolvedSweep("next", load_sweep(None)), small)
 
 
-@pytest.mark.parametrize(
-    ("spec", "value", "expected"),
-    [
-        (FloatRange(type="float", low=1e-4, high=1e-2, log=True), 0.5, 1e-2),
-        (FloatRange(type="float", low=0, high=0.5, step=0.2), 0.5, 0.4),
-        (IntRange(type="int", low=8, high=64, step=8), 21, 24),
-        (Choice(type="choice", choices=[1, 2, 4, 8]), 16, 8),
-        (Choice(type="choice", choices=[True, False]), False, False),
-        (Choice(type="choice", choices=["cosine", "linear"]), "constant", "cosine"),
-    ],
-)
-def test_the_nearest_value_of_a_range(spec: Range, value: Any, expected: Any) -> None:
-    assert nearest(spec, value, "key") == expected
+def test_what_is_carried_lies_in_the_new_range(tmp_path: Path) -> None:
+    """Values beside a bound or a step are brought onto it; conditions hold for what they become."""
+    small = small_sweep(tmp_path, [{"model.dropout": 0.30000000000000004, HEADS: 5}])
+    space = (
+        "search_space={model.dropout: {type: float, low: 0, high: 0.5, step: 0.1}, "
+        f"{HEADS}: {{type: int, low: 2, high: 5, step: 2, when: {{model.dropout: 0.3}}}}}}"
+    )
+    sweep = ResolvedSweep("next", load_sweep(None, [space]))
+    assert warm_started(sweep, small).config.warm_start == [
+        {"model.dropout": pytest.approx(0.3), HEADS: 4}
+    ]
+
+
+def test_what_is_no_number_cannot_be_carried(tmp_path: Path) -> None:
+    small = small_sweep(tmp_path, [{"training.learning_rate": [1], HEADS: 2}])
+    with pytest.raises(UserError, match=r"`training.learning_rate` was \[1\], of which no number"):
+        warm_started(ResolvedSweep("next", load_sweep(None)), small)
