@@ -41,10 +41,10 @@ class FloatRange(_Range):
     """A real number in [low, high]; ``log`` draws its logarithm evenly."""
 
     type: Literal["float"]
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(None, gt=0)
+    low: float = Field(description="The smallest value, included.")
+    high: float = Field(description="The largest value, included.")
+    log: bool = Field(False, description="Draw the logarithm evenly; not together with step.")
+    step: float | None = Field(None, gt=0, description="Only low, low + step and so on.")
 
     @model_validator(mode="after")
     def _check(self) -> FloatRange:
@@ -59,10 +59,10 @@ class IntRange(_Range):
     """A whole number in [low, high], both ends included."""
 
     type: Literal["int"]
-    low: int
-    high: int
-    log: bool = False
-    step: int = Field(1, ge=1)
+    low: int = Field(description="The smallest value, included.")
+    high: int = Field(description="The largest value, included.")
+    log: bool = Field(False, description="Draw the logarithm evenly; not together with step.")
+    step: int = Field(1, ge=1, description="Only low, low + step and so on.")
 
     @model_validator(mode="after")
     def _check(self) -> IntRange:
@@ -79,7 +79,7 @@ class Choice(_Range):
     type: Literal["choice"]
     choices: Annotated[
         Literal["auto"] | list[bool | int | float | str | None], PlainValidator(_choices)
-    ]
+    ] = Field(description="The values; auto: the powers of two that divide D, for heads alone.")
 
     @model_validator(mode="after")
     def _check(self) -> Choice:
@@ -98,7 +98,7 @@ class Fixed(_Range):
     """A value that does not vary, set for every trial."""
 
     type: Literal["fixed"]
-    value: Scalar
+    value: Scalar = Field(description="The value of every trial.")
 
     def extremes(self) -> list[Any]:
         return [self.value]
