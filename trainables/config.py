@@ -120,7 +120,7 @@ class TrainingConfig(Section):
     gate_lr_multiplier: float = Field(
         10.0, ge=0, le=1000, description="The gate's learning rate is this times learning_rate."
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's; never on the gate.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay of AdamW; never on the gate.")
     max_grad_norm: float | None = Field(
         1.0, gt=0, description="Gradients are clipped to this norm; null: never."
     )
@@ -137,7 +137,7 @@ class TrainingConfig(Section):
         False, description="Training ends when the gate cannot open (the finding gate_stuck)."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Of the frozen LLM; auto: bf16 where the device is faster with it."
+        "auto", description="Of the LLM's numbers; auto: bf16 where the device is faster with it."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order, templates, dropout.")
     deterministic: bool | None = Field(
