@@ -48,10 +48,10 @@ class FloatRange(_Range):
     """
 
     type: Literal["float"]
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(None, gt=0)
+    low: float = Field(description="The smallest value, included.")
+    high: float = Field(description="The largest value, included.")
+    log: bool = Field(False, description="Draw the logarithm evenly; not together with step.")
+    step: float | None = Field(None, gt=0, description="Only low, low + step and so on.")
 
     @model_validator(mode="after")
     def _check(self) -> FloatRange:
@@ -63,10 +63,10 @@ class IntRange(_Range):
     """A whole number in [low, high], both ends included where ``step`` reaches them."""
 
     type: Literal["int"]
-    low: int = Field(ge=-LARGEST, le=LARGEST)
-    high: int = Field(ge=-LARGEST, le=LARGEST)
-    log: bool = False
-    step: int = Field(1, ge=1, le=LARGEST)
+    low: int = Field(ge=-LARGEST, le=LARGEST, description="The smallest value, included.")
+    high: int = Field(ge=-LARGEST, le=LARGEST, description="The largest value, included.")
+    log: bool = Field(False, description="Draw the logarithm evenly; not together with step.")
+    step: int = Field(1, ge=1, le=LARGEST, description="Only low, low + step and so on.")
 
     @model_validator(mode="after")
     def _check(self) -> IntRange:
@@ -80,7 +80,7 @@ class Choice(_Range):
     type: Literal["choice"]
     choices: Annotated[
         Literal["auto"] | list[bool | int | float | str | None], PlainValidator(_choices)
-    ]
+    ] = Field(description="The values; auto: the powers of two that divide D, for heads alone.")
 
     @model_validator(mode="after")
     def _check(self) -> Choice:
@@ -96,7 +96,7 @@ class Fixed(_Range):
     """A value that does not vary, set for every trial."""
 
     type: Literal["fixed"]
-    value: Scalar
+    value: Scalar = Field(description="The value of every trial.")
 
 
 Range = Annotated[FloatRange | IntRange | Choice | Fixed, Field(discriminator="type")]

@@ -104,9 +104,7 @@ class DataConfig(Section):
     tool_registry: PathText = Field(
         SHIPPED, description="JSON list of {name, description}; default: shipped."
     )
-    profiling_data: PathText = Field(
-        SHIPPED, description="CSV of configurations; default: shipped."
-    )
+    profiling_data: PathText = Field(SHIPPED, description="CSV of rows; default: shipped.")
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of each tool's rows held out for validation."
     )
@@ -116,15 +114,15 @@ class DataConfig(Section):
 
 
 class TrainingConfig(Section):
-    batch_size: int = Field(16, ge=1, le=10**6, description="Configurations per optimiser step.")
-    num_epochs: int = Field(
-        30, ge=1, le=10**6, description="Passes over the training configurations."
-    )
+    batch_size: int = Field(16, ge=1, le=10**6, description="Rows per optimiser step.")
+    num_epochs: int = Field(30, ge=1, le=10**6, description="Passes over the training rows.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     gate_lr_multiplier: float = Field(
         10.0, ge=0, le=1000, description="The gate's learning rate is this times learning_rate."
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's; never on the gate.")
+    weight_decay: float = Field(
+        0.01, ge=0, le=1, description="Weight decay of AdamW; never on the gate."
+    )
     max_grad_norm: float | None = Field(
         1.0, gt=0, description="Gradients are clipped to this norm; null: never."
     )
@@ -141,14 +139,14 @@ class TrainingConfig(Section):
         False, description="Training ends when the gate cannot open (the finding gate_stuck)."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Of the frozen LLM; auto: bf16 where the device is faster with it."
+        "auto", description="Of the LLM's numbers; auto: bf16 where the device is faster with it."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order, templates, dropout.")
     deterministic: bool | None = Field(
         None, description="Bit-equal repeats on one machine; null: on without a GPU."
     )
     field_accuracy_samples: int = Field(
-        256, ge=0, le=10**6, description="Held-out configurations decoded at the end; 0: none."
+        256, ge=0, le=10**6, description="Held-out rows decoded at the end; 0: none."
     )
 
 

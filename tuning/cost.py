@@ -106,7 +106,7 @@ def describe_sweep(config: SweepConfig, data: CheckedData) -> list[str]:
     lines = [
         f"model        {_described_llm(config.train, cost)}",
         f"data         {cost.tools} tools, {cost.train_rows} training and {len(data.val_rows)} "
-        "held-out configurations",
+        "held-out rows",
         f"search       {config.search.type} over {searched}; {config.mode} {config.metric}",
         *(f"search       {line}" for line in describe_steps(config.search_space)),
         f"trials       {config.num_trials}, at most {cost.steps_per_trial} steps each, "

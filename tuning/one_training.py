@@ -227,7 +227,7 @@ def _follow(
         if report.status in ENDINGS:
             raise ENDINGS[report.status](report.message)
         if "field_accuracy" in m:
-            say(f"field accuracy on held-out configurations: {m['field_accuracy']:.4f}")
+            say(f"field accuracy on held-out rows: {m['field_accuracy']:.4f}")
     if wandb is not None:
         wandb.finish(config.logging.output_dir, Status.FINISHED)
 

@@ -61,5 +61,5 @@ def check_sizes(train_rows: IntArray, val_rows: IntArray, batch_size: int) -> No
     if batch_size > len(train_rows):
         raise DataError(
             f"`training.batch_size` is {batch_size}, but must be at most {len(train_rows)}, the "
-            "number of training configurations"
+            "number of training rows"
         )

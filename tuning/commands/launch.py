@@ -36,7 +36,7 @@ def _add_launch(commands: Any) -> None:
     _add_sweep_options(parser)
     parser.add_argument("--name", help="the sweep's name (default: date and time)")
     parser.add_argument("--time_budget", metavar="T", help="end in order after 45s, 90m, 12h, 2d")
-    text = "try the best configurations of another sweep first"
+    text = "try the best settings of another sweep first"
     parser.add_argument("--warm_start_from", metavar="NAME", help=text)
     parser.add_argument("--log_wandb", action="store_true")
 

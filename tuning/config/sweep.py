@@ -178,17 +178,17 @@ DEFAULT_TYPES = {"search": "tpe", "scheduler": "asha", "execution": "packed"}
 class SweepConfig(Section):
     """A sweep, whole."""
 
-    train: PretrainConfig
-    search_space: SearchSpace
-    search: Search = TPESearch()
-    scheduler: Scheduler = ASHA()
+    train: PretrainConfig = Field(description="How each trial trains: the training's file.")
+    search_space: SearchSpace = Field(description="Which of its keys vary, and how far.")
+    search: Search = Field(TPESearch(), description="What to try next.")
+    scheduler: Scheduler = Field(ASHA(), description="Which trials end before their last epoch.")
     metric: str = Field("val_loss", description="The figure that is optimised.")
     mode: Literal["min", "max"] = Field("min", description="Whether less or more is better.")
     num_trials: int = Field(16, ge=1, le=10**6, description="Trials in all.")
     max_concurrent: int | None = Field(
         None, ge=1, le=10**6, description="Trials at a time; null: what the machine can hold."
     )
-    execution: Execution = PackedExecution()
+    execution: Execution = Field(PackedExecution(), description="Where trials train.")
     storage: PathText = Field("sweeps", description="The directory of all sweeps.")
     deterministic: bool | None = Field(
         None,

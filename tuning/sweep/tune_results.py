@@ -37,6 +37,7 @@ def results(directory: Path) -> ResultGrid:
 
     Every process that ran a part of the sweep has left its own; the last one knows best.
     """
+    directory = directory.absolute()  # Ray takes a relative path for a URI
     manifest = read_manifest(directory)
     by_name: dict[str, Trial] = {}
     with moved_modules():

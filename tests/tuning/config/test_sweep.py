@@ -15,15 +15,16 @@ from tuning.history.manifest import read_manifest
 from tuning.history.sweeps import CONFIG_FILE
 from tuning.sweep.directory import create_directory
 
-README = Path(__file__).parents[3] / "README.md"
+PROJECT = Path(__file__).parents[3]
+REFERENCE = PROJECT / "docs" / "sweep-file.md"
 
 
-def test_the_sweep_file_in_the_readme_is_every_default() -> None:
-    block = re.search(r"```yaml\n(train: .*?)```", README.read_text(), re.S)
+def test_the_sweep_file_in_the_reference_is_every_default() -> None:
+    block = re.search(r"```yaml\n(train: .*?)```", REFERENCE.read_text(), re.S)
     assert block is not None
     shown = yaml.safe_load(block[1])
     assert set(shown) == set(SweepConfig.model_fields)
-    path = README.parent / shown["train"]
+    path = PROJECT / shown["train"]
     assert path.is_file()
     written = SweepConfig.model_validate(
         {**shown, "train": load_sweep(None).train, "search_space": load_sweep(None).search_space}

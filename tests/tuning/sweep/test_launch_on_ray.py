@@ -220,7 +220,8 @@ def check_checkpoints(directory: Path, best: dict[str, Any]) -> None:
     """Ray Tune itself knows the checkpoint that the reading commands name."""
     from tuning.sweep import results
 
-    result = results(directory).get_best_result()
+    typed = Path(os.path.relpath(directory))  # as a person gives it
+    result = results(typed).get_best_result()
     assert result.metrics["val_loss"] == best["value"]
     assert result.checkpoint is not None
     assert Path(result.checkpoint.path).resolve() == Path(best["checkpoint"]).resolve()
