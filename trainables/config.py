@@ -104,9 +104,7 @@ class DataConfig(Section):
     tool_registry: PathText = Field(
         SHIPPED, description="JSON list of {name, description}; default: shipped."
     )
-    profiling_data: PathText = Field(
-        SHIPPED, description="CSV of configurations; default: shipped."
-    )
+    profiling_data: PathText = Field(SHIPPED, description="CSV of rows; default: shipped.")
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of each tool's rows held out for validation."
     )
@@ -116,10 +114,8 @@ class DataConfig(Section):
 
 
 class TrainingConfig(Section):
-    batch_size: int = Field(16, ge=1, le=10**6, description="Configurations per optimiser step.")
-    num_epochs: int = Field(
-        30, ge=1, le=10**6, description="Passes over the training configurations."
-    )
+    batch_size: int = Field(16, ge=1, le=10**6, description="Rows per optimiser step.")
+    num_epochs: int = Field(30, ge=1, le=10**6, description="Passes over the training rows.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     gate_lr_multiplier: float = Field(
         10.0, ge=0, le=1000, description="The gate's learning rate is this times learning_rate."
@@ -148,7 +144,7 @@ class TrainingConfig(Section):
         None, description="Bit-equal repeats on one machine; null: on without a GPU."
     )
     field_accuracy_samples: int = Field(
-        256, ge=0, le=10**6, description="Held-out configurations decoded at the end; 0: none."
+        256, ge=0, le=10**6, description="Held-out rows decoded at the end; 0: none."
     )
 
 

@@ -17,13 +17,13 @@ class Metric:
 
 METRICS = (
     Metric("train_loss", "nats per token", "Mean cross-entropy of the target text in the epoch."),
-    Metric("val_loss", "nats per token", "The same on held-out configurations."),
+    Metric("val_loss", "nats per token", "The same on held-out rows."),
     Metric("gate_alpha", "", "The fusion's gate at the epoch's end; 0 without a gate."),
     Metric("semantic_retention", "cosine", "Encoder output against the tool's own embedding."),
     Metric("learning_rate", "", "Learning rate of the epoch's last step."),
     Metric("grad_norm", "", "Mean norm of the gradient before clipping."),
     Metric("gate_grad_norm", "", "Mean size of the gate's gradient; 0 without a gate."),
-    Metric("epoch", "epochs", "Passes over the training configurations so far."),
+    Metric("epoch", "epochs", "Passes over the training rows so far."),
     Metric("step", "steps", "Optimiser updates so far."),
     Metric("steps_per_s", "steps/s", "Optimiser updates per second in the epoch."),
     Metric("tokens_per_s", "tokens/s", "Real target tokens per second in the epoch."),

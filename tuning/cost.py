@@ -105,7 +105,7 @@ def describe_sweep(config: SweepConfig, data: CheckedData) -> list[str]:
     lines = [
         f"model        {_described_llm(config.train, cost)}",
         f"data         {cost.tools} tools, {cost.train_rows} training and {len(data.val_rows)} "
-        "held-out configurations",
+        "held-out rows",
         f"search       {config.search.type} over {searched}; {config.mode} {config.metric}",
         f"trials       {config.num_trials}, at most {cost.steps_per_trial} steps each, "
         f"scheduler {config.scheduler.type}: about {cost.epochs:.0f} epochs in all",

@@ -237,7 +237,7 @@ def _follow(
         if report["outcome"] in ENDINGS:
             raise ENDINGS[report["outcome"]](report["message"])
         if "field_accuracy" in report:
-            say(f"field accuracy on held-out configurations: {report['field_accuracy']:.4f}")
+            say(f"field accuracy on held-out rows: {report['field_accuracy']:.4f}")
     if wandb is not None:
         wandb.finish(config.logging.output_dir, "finished")
 

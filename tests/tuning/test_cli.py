@@ -292,7 +292,7 @@ def test_run_tune_is_a_thin_door() -> None:
 def test_validate_states_the_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--config", "sweep.yaml"]) == 0
     out = capsys.readouterr().out
-    assert "7 tools, 1533 training and 168 held-out configurations" in out
+    assert "7 tools, 1533 training and 168 held-out rows" in out
     assert "trials       4," in out
     assert "FLOP" in out
 

@@ -1,4 +1,4 @@
-"""The profiling table: one row per configuration, a tool with its six resource figures."""
+"""The profiling table: each row a tool with its six resource figures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MAXIMUM = {"gpu_sm": 100.0}
 
 
 @dataclass(frozen=True)
-class Configuration:
+class Row:
     """One row: the tool's place in the registry and its figures, numbers as float."""
 
     tool_index: int
     figures: dict[str, Any]
 
 
-def load_profiling(path: Path, tools: Sequence[Tool]) -> list[Configuration]:
+def load_profiling(path: Path, tools: Sequence[Tool]) -> list[Row]:
     """Read and check a table; every problem names the line, the column and the value."""
     index = {tool.name: i for i, tool in enumerate(tools)}
     if not exists(path, "`data.profiling_data`"):
@@ -46,9 +46,7 @@ def load_profiling(path: Path, tools: Sequence[Tool]) -> list[Configuration]:
                 raise DataError(f"{path}: empty; the first line must be {','.join(COLUMNS)}")
             order = _column_order(path, [name.strip() for name in header])
             rows = [
-                _configuration(f"{path}: line {reader.line_num}", order, row, index)
-                for row in reader
-                if row
+                _row(f"{path}: line {reader.line_num}", order, row, index) for row in reader if row
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV: {error}") from None
@@ -57,7 +55,7 @@ def load_profiling(path: Path, tools: Sequence[Tool]) -> list[Configuration]:
     return rows
 
 
-def raw_feature_matrix(rows: Sequence[Configuration]) -> npt.NDArray[np.float64]:
+def raw_feature_matrix(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
     """[N, R], unscaled."""
     return np.array([raw_features(row.figures) for row in rows], dtype=np.float64)
 
@@ -74,9 +72,7 @@ def _column_order(path: Path, header: list[str]) -> list[int]:
     return [header.index(name) for name in COLUMNS]
 
 
-def _configuration(
-    where: str, order: list[int], row: list[str], index: dict[str, int]
-) -> Configuration:
+def _row(where: str, order: list[int], row: list[str], index: dict[str, int]) -> Row:
     if len(row) != len(order):
         raise DataError(f"{where} has {len(row)} values, but the header names {len(order)}")
     tool, *values = (row[i].strip() for i in order)
@@ -94,7 +90,7 @@ def _configuration(
         )
     for name in FIGURES[1:]:
         figures[name] = _number(where, name, figures[name])
-    return Configuration(index[tool], figures)
+    return Row(index[tool], figures)
 
 
 def _number(where: str, name: str, text: str) -> float:

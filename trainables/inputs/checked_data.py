@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.config import PretrainConfig
-from trainables.data.profiling import Configuration, load_profiling
+from trainables.data.profiling import Row, load_profiling
 from trainables.data.registry import Tool, load_registry
 from trainables.errors import DataError
 from trainables.inputs.shared_inputs import IntArray
@@ -19,7 +19,7 @@ class CheckedData:
     """Registry and table as read, and the split into training and held-out rows."""
 
     tools: list[Tool]
-    rows: list[Configuration]
+    rows: list[Row]
     train_rows: IntArray
     val_rows: IntArray
 
@@ -61,5 +61,5 @@ def check_sizes(train_rows: IntArray, val_rows: IntArray, batch_size: int) -> No
     if batch_size > len(train_rows):
         raise DataError(
             f"`training.batch_size` is {batch_size}, but must be at most {len(train_rows)}, the "
-            "number of training configurations"
+            "number of training rows"
         )

@@ -120,7 +120,7 @@ def _answer(
 def _describe(data: CheckedData) -> str:
     return (
         f"{len(data.tools)} tools, {len(data.train_rows)} training and {len(data.val_rows)} "
-        "held-out configurations"
+        "held-out rows"
     )
 
 

@@ -42,4 +42,4 @@ def check_searched_heads(config: SweepConfig, train: PretrainConfig, inputs: Sha
 
 def describe_inputs(inputs: SharedInputs, origin: str, say: Say) -> None:
     rows = len(inputs.train_rows) + len(inputs.val_rows)
-    say(f"      embeddings {list(inputs.tool_embeddings.shape)}, {rows} configurations: {origin}")
+    say(f"      embeddings {list(inputs.tool_embeddings.shape)}, {rows} rows: {origin}")
