@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainables.errors import ConfigError
-from trainables.yaml_config import apply_overrides, build, read_yaml
+from trainables.names import visible
+from trainables.text import line_breaks, unusable_characters
+from trainables.yaml_config import apply_overrides, build, read_yaml, shown
 
 PACKAGE = Path(__file__).parent
 DEFAULT_CONFIG = PACKAGE / "configs" / "pretrain_encoder.yaml"
@@ -51,9 +53,13 @@ class Section(BaseModel):
 
 
 def _usable_path(value: str) -> str:
-    """No control characters, no broken text, no home of a user that does not exist."""
-    if not value.isprintable() or not value.strip():
-        raise ValueError("a path must be printable text, and not blank")
+    """One line without control characters, and no home of a user that does not exist."""
+    if not visible(value):
+        raise ValueError(f"{shown(value)}, but a path must be printable text, and not blank")
+    if bad := unusable_characters(value):
+        raise ValueError(f"a path must be printable text, but has {bad}")
+    if breaks := line_breaks(value):
+        raise ValueError(f"a path must be printable text of one line, but has {breaks}")
     try:
         Path(value).expanduser()
     except RuntimeError as error:
