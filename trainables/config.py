@@ -31,6 +31,9 @@ RETIRED_KEYS = {
 }
 
 
+# Keys that are newer than some files of runs, with what was done before there was a choice.
+BEFORE_THE_KEY = {"data": {"split": "rows"}}
+
 NUMERIC = (int, float, int | None, float | None)
 
 
@@ -112,7 +115,16 @@ class DataConfig(Section):
     )
     profiling_data: PathText = Field(SHIPPED, description="CSV of rows; default: shipped.")
     validation_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of each tool's rows held out for validation."
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of each tool's rows held out for validation; one row at least, and "
+        "never all.",
+    )
+    split: Literal["distinct_rows", "rows"] = Field(
+        "distinct_rows",
+        description="What is held out or trained: a row with all its copies, or, as in runs from "
+        "before this key, each copy by itself.",
     )
     split_seed: int = Field(
         0, ge=0, lt=2**31, description="Seed of the split into training and held-out."
@@ -201,6 +213,20 @@ def parse_config(mapping: Mapping[str, Any], *, source: str, base: Path) -> Pret
             "data": config.data.model_copy(update=data),
         }
     )
+
+
+def as_begun(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that a run was begun with, from the file that it left.
+
+    A key that is newer than the file means what was done before there was that key.
+    """
+    return {
+        **mapping,
+        **{
+            section: {**values, **(mapping.get(section) or {})}
+            for section, values in BEFORE_THE_KEY.items()
+        },
+    }
 
 
 def resolve_data(key: str, value: str, base: Path) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from trainables.config import PretrainConfig, load_config
+from trainables.config import PretrainConfig, as_begun, load_config
 from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError, UserError
 from trainables.files import new_directory
-from trainables.inputs.checked_data import CheckedData
+from trainables.inputs.checked_data import CheckedData, describe_split
 from trainables.inputs.preparing import embed_tools, embeddings_path, prepare_inputs
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
@@ -29,6 +29,7 @@ from trainables.training.checkpoint_files import (
     checkpoints,
     newest_whole,
     prune,
+    read_meta,
 )
 from trainables.training.pretraining import Pretraining
 from trainables.training.run import Run
@@ -53,11 +54,14 @@ def train(
     """
     config = load_config(path, overrides)
     out = Path(config.logging.output_dir)
-    data = check_train(config)
     starting_point = _starting_point(out, resume)
+    config = _with_split_of(starting_point, config)
+    data = check_train(config)
     if workers < 1:
         raise UserError(f"--workers is {workers}, but must be at least 1")
     print(f"[1/5] Configuration and data: {len(data.tools)} tools, {len(data.rows)} rows")
+    for remark in describe_split(config.data, data):
+        print(f"      {remark}")
     print(f"[2/5] Semantic encoder: frozen LLM {config.model.llm_model}", flush=True)
     start = time.perf_counter()
     device = select_device()
@@ -113,6 +117,18 @@ def _starting_point(out: Path, resume: bool) -> Path | None:
         )
     check_writable(out, "--output_dir")
     return None
+
+
+def _with_split_of(starting_point: Path | None, config: PretrainConfig) -> PretrainConfig:
+    """A training that goes on holds out the rows that it has held out before."""
+    if starting_point is None:
+        return config
+    split = as_begun(read_meta(starting_point)["config"])["data"]["split"]
+    if split == config.data.split:
+        return config
+    print(f"`data.split` stays `{split}`, with which the training began")
+    data = config.data.model_copy(update={"split": split})
+    return config.model_copy(update={"data": data})
 
 
 def _describe_encoder(run: Run, seconds: float) -> None:

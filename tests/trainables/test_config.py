@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.config import DEFAULT_CONFIG, PretrainConfig, load_config, parse_config
+from trainables.config import DEFAULT_CONFIG, PretrainConfig, as_begun, load_config, parse_config
 from trainables.errors import ConfigError, UserError
 from trainables.yaml_config import apply_overrides
 
@@ -22,6 +22,16 @@ def write(path: Path, text: str) -> Path:
 
 def test_the_shipped_file_states_every_default() -> None:
     assert yaml.safe_load(DEFAULT_CONFIG.read_text()) == PretrainConfig().model_dump()
+
+
+def test_what_a_run_has_written_means_what_it_meant_then() -> None:
+    """A new file without the key gets the default; one that a run has left, what it did."""
+    assert PretrainConfig().data.split == "distinct_rows"
+    before = {"data": {"split_seed": 3}, "model": {}}
+    assert as_begun(before) == {"data": {"split_seed": 3, "split": "rows"}, "model": {}}
+    assert as_begun({})["data"] == as_begun({"data": None})["data"] == {"split": "rows"}
+    written = PretrainConfig().model_dump()
+    assert as_begun(written) == written
 
 
 def test_every_field_is_explained() -> None:
