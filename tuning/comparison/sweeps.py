@@ -195,7 +195,7 @@ def write_comparison(sweeps: Sequence[Sweep], answer: dict[str, Any], out: Path)
     text = "\n".join([f"# {title}", "", *sweeps_page(answer), "", f"![]({PICTURE_FILE})"]) + "\n"
 
     def fill(aside: Path) -> None:
-        (aside / "compare.md").write_text(text)
+        (aside / "compare.md").write_text(text, encoding="utf-8")
         (aside / "compare.json").write_text(json.dumps(answer, indent=1) + "\n")
         draw_sweeps(curves(sweeps), answer["metric"], answer["target"], aside / PICTURE_FILE)
 
