@@ -97,7 +97,7 @@ def llm_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_data(directory: Path, tools: list[dict[str, str]] = TOOLS) -> Path:
-    """tools.json and profiling.csv: three tools, 16 configurations each."""
+    """tools.json and profiling.csv: three tools, 16 rows each."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "tools.json").write_text(json.dumps(tools))
     levels = itertools.product(tools, ("small", "large"), (1, 8), (2, 7.5), (20, 100))

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainables.errors import ConfigError
-from trainables.yaml_config import apply_overrides, build, read_yaml
+from trainables.names import visible
+from trainables.text import line_breaks, unusable_characters
+from trainables.yaml_config import apply_overrides, build, read_yaml, shown
 
 PACKAGE = Path(__file__).parent
 DEFAULT_CONFIG = PACKAGE / "configs" / "pretrain_encoder.yaml"
@@ -28,6 +30,9 @@ RETIRED_KEYS = {
     "model.freeze_semantic": "the semantic stream is always frozen",
 }
 
+
+# Keys that are newer than some files of runs, with what was done before there was a choice.
+BEFORE_THE_KEY = {"data": {"split": "rows"}}
 
 NUMERIC = (int, float, int | None, float | None)
 
@@ -51,9 +56,13 @@ class Section(BaseModel):
 
 
 def _usable_path(value: str) -> str:
-    """No control characters, no broken text, no home of a user that does not exist."""
-    if not value.isprintable() or not value.strip():
-        raise ValueError("a path must be printable text, and not blank")
+    """One line without control characters, and no home of a user that does not exist."""
+    if not visible(value):
+        raise ValueError(f"{shown(value)}, but a path must be printable text, and not blank")
+    if bad := unusable_characters(value):
+        raise ValueError(f"a path must be printable text, but has {bad}")
+    if breaks := line_breaks(value):
+        raise ValueError(f"a path must be printable text of one line, but has {breaks}")
     try:
         Path(value).expanduser()
     except RuntimeError as error:
@@ -106,7 +115,16 @@ class DataConfig(Section):
     )
     profiling_data: PathText = Field(SHIPPED, description="CSV of rows; default: shipped.")
     validation_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of each tool's rows held out for validation."
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of each tool's rows held out for validation; one row at least, and "
+        "never all.",
+    )
+    split: Literal["distinct_rows", "rows"] = Field(
+        "distinct_rows",
+        description="What is held out or trained: a row with all its copies, or, as in runs from "
+        "before this key, each copy by itself.",
     )
     split_seed: int = Field(
         0, ge=0, lt=2**31, description="Seed of the split into training and held-out."
@@ -197,6 +215,20 @@ def parse_config(mapping: Mapping[str, Any], *, source: str, base: Path) -> Pret
             "data": config.data.model_copy(update=data),
         }
     )
+
+
+def as_begun(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that a run was begun with, from the file that it left.
+
+    A key that is newer than the file means what was done before there was that key.
+    """
+    return {
+        **mapping,
+        **{
+            section: {**values, **(mapping.get(section) or {})}
+            for section, values in BEFORE_THE_KEY.items()
+        },
+    }
 
 
 def resolve_data(key: str, value: str, base: Path) -> str:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from trainables.names import difference, nearest
 from trainables.statuses import Status
 
 MAX_MESSAGE = 1500
 
 
 class UserError(Exception):
-    """Wrong input or environment: shown as one line ``error: ...``, exit status 2."""
+    """Wrong input or environment: shown as ``error: ...``, exit status 2.
 
-    def __init__(self, message: str) -> None:
-        """Line breaks become blanks, other control characters are escaped: one line, always."""
-        line = " ".join(message.splitlines())
-        if len(line) > MAX_MESSAGE:
-            line = f"{line[: MAX_MESSAGE // 2]} ... {line[-MAX_MESSAGE // 2 :]}"
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+    As text it is one line. ``lines`` is what a terminal shows: with ``faults``, the message and
+    then each of them on a line of its own.
+    """
+
+    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+        self.lines = (one_line(message), *(f"  {one_line(fault)}" for fault in faults))
+        super().__init__(one_line(f"{message} {'; '.join(faults)}" if faults else message))
 
 
 class ConfigError(UserError):
@@ -72,7 +73,21 @@ class GateStuckError(TrialEndedError):
     status = Status.STOPPED_EARLY
 
 
+def one_line(message: str) -> str:
+    """Line breaks become blanks, what cannot be seen is escaped, and a long middle left out."""
+    line = " ".join(message.splitlines())
+    if len(line) > MAX_MESSAGE:
+        line = f"{line[: MAX_MESSAGE // 2]} ... {line[-MAX_MESSAGE // 2 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean `x`?)`` for the nearest of ``known``, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean `{near[0]}`?)" if near else ""
+    """`` (did you mean `x`?)`` for the nearest of ``known``, or an empty string.
+
+    Where the two look alike it says in which characters they differ.
+    """
+    near = nearest(name, known)
+    if near is None:
+        return ""
+    found = difference(name, near)
+    return f" (did you mean `{near}`?{f' {found}' if found else ''})"

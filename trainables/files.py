@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from trainables.errors import UserError
+from trainables.text import decode
 
 _log = logging.getLogger(__name__)
 MAX_INPUT_BYTES = 1 << 30
@@ -56,9 +57,12 @@ def read_input(path: Path, what: str) -> str:
             raise UserError(f"{path}: {kind}; give {what}")
         if path.stat().st_size > MAX_INPUT_BYTES:
             raise UserError(f"{path}: larger than {MAX_INPUT_BYTES >> 20} MiB; is this {what}?")
-        return path.read_text(encoding="utf-8-sig")
+        content = decode(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as {what}: {error}") from None
+    if content.text is None or content.trouble:
+        raise UserError(f"{path}: cannot be read as {what}: {content.trouble}")
+    return content.text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def without_home(value: Any) -> Any:

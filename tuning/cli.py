@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join(["error: " + error.lines[0], *error.lines[1:]]), file=sys.stderr)
         return USER_ERROR
     except TrialEndedError as error:
         print(f"error: training ended, {error.status}: {error}", file=sys.stderr)

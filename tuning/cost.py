@@ -11,7 +11,7 @@ import numpy as np
 
 from trainables.config import PretrainConfig
 from trainables.data.templates import TEMPLATES, describe
-from trainables.inputs.checked_data import CheckedData
+from trainables.inputs.checked_data import CheckedData, describe_split
 from trainables.llm.location import (
     hidden_size,
     local_directory,
@@ -107,6 +107,7 @@ def describe_sweep(config: SweepConfig, data: CheckedData) -> list[str]:
         f"model        {_described_llm(config.train, cost)}",
         f"data         {cost.tools} tools, {cost.train_rows} training and {len(data.val_rows)} "
         "held-out rows",
+        *(f"{'':<13}{line}" for line in describe_split(config.train.data, data)),
         f"search       {config.search.type} over {searched}; {config.mode} {config.metric}",
         *(f"search       {line}" for line in describe_steps(config.search_space)),
         f"trials       {config.num_trials}, at most {cost.steps_per_trial} steps each, "

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from trainables.config import PretrainConfig, load_config
+from trainables.config import PretrainConfig, as_begun, load_config
 from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError, UserError
 from trainables.files import new_directory
 from trainables.inputs.cache import unread_prompts
+from trainables.inputs.checked_data import describe_split
 from trainables.inputs.find_or_prepare import FROM_CACHE, find_or_prepare
 from trainables.inputs.preparing import say_tools
 from trainables.inputs.shared_inputs import SharedInputs
@@ -29,6 +30,7 @@ from trainables.training.checkpoint_files import (
     checkpoints,
     newest_whole,
     prune,
+    read_meta,
 )
 from trainables.training.pretraining import Pretraining
 from trainables.training.reports import Ending, EpochReport, Report
@@ -53,11 +55,16 @@ def train(
     """
     config = load_config(path, overrides)
     out = Path(config.logging.output_dir)
+    starting_point = newest_whole(out) if resume else None
+    config = _with_split_of(starting_point, config)
     data = check_train(config)
-    starting_point = _starting_point(out, resume)
+    if starting_point is None:
+        _check_new(out)
     if workers < 1:
         raise UserError(f"--workers is {workers}, but must be at least 1")
     print(f"[1/5] Configuration and data: {len(data.tools)} tools, {len(data.rows)} rows")
+    for remark in describe_split(config.data, data):
+        print(f"      {remark}")
     print(f"[2/5] Semantic encoder: frozen LLM {config.model.llm_model}", flush=True)
     start = time.perf_counter()
     device = select_device()
@@ -95,15 +102,25 @@ def train(
     print(f"best checkpoint: {best_checkpoint(out)}")
 
 
-def _starting_point(out: Path, resume: bool) -> Path | None:
-    if resume:
-        return newest_whole(out)
+def _check_new(out: Path) -> None:
+    """A training never mixes its checkpoints with another one's."""
     if checkpoints(out):
         raise UserError(
             f"{out} already holds checkpoints; go on with --resume, or give another --output_dir"
         )
     check_writable(out, "--output_dir")
-    return None
+
+
+def _with_split_of(starting_point: Path | None, config: PretrainConfig) -> PretrainConfig:
+    """A training that goes on holds out the rows that it has held out before."""
+    if starting_point is None:
+        return config
+    split = as_begun(read_meta(starting_point)["config"])["data"]["split"]
+    if split == config.data.split:
+        return config
+    print(f"`data.split` stays `{split}`, with which the training began")
+    data = config.data.model_copy(update={"split": split})
+    return config.model_copy(update={"data": data})
 
 
 def _describe_encoder(run: Run, seconds: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tests.conftest import write_data, write_llm
+from tests.conftest import TOOLS, write_data, write_llm
 from trainables.inputs.checked_data import read_data
 from trainables.inputs.preparing import prepare_inputs
 from trainables.llm.frozen import FrozenLLM
@@ -33,10 +33,10 @@ EPOCHS = 3
 TRIALS = [(3, "finished"), (1, "stopped early"), (2, None)]  # epochs, ending
 
 
-def make_specimen(place: Path) -> Path:
+def make_specimen(place: Path, tools: list[dict[str, str]] = TOOLS) -> Path:
     """A sweep below ``place``/sweeps, made by the code that makes them, without Ray."""
     write_llm(place / "llm")
-    write_data(place / "data")
+    write_data(place / "data", tools)
     settings = [
         f"train.model.llm_model={place / 'llm'}",
         f"train.data.tool_registry={place / 'data' / 'tools.json'}",

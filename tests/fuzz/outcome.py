@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import signal
 import time
@@ -18,6 +19,7 @@ import optuna
 
 from tests.conftest import write_data
 from tests.fuzz.inputs import Case, as_yaml, sweep_base
+from trainables.data.faults import MOST_SHOWN
 from tuning.cli import main
 from tuning.config.space import searched_values, with_params
 from tuning.config.sweep import ResolvedSweep, dump_sweep
@@ -88,8 +90,11 @@ class Workbench:
         assert status in (0, 2), f"exit status {status}"
         errors = [line for line in err.splitlines() if not line.startswith("WARNING: ")]
         if status == 2:
-            assert len(errors) == 1, f"not one line: {err!r}"
-            assert errors[0].startswith("error: "), err
+            first, *faults = errors
+            assert first.startswith("error: "), err
+            assert not faults or first.endswith(f" {count_of(faults)} faults:"), err
+            assert all(fault.startswith("  ") for fault in faults), err
+            assert len(faults) <= MOST_SHOWN + 1, err
         else:
             assert not errors, err
         assert self._listing() == before, "something was left behind"
@@ -103,6 +108,12 @@ class Workbench:
             (self._directory / name).unlink(missing_ok=True)
             if name in self._good:
                 (self._directory / name).write_bytes(self._good[name])
+
+
+def count_of(faults: list[str]) -> int:
+    """How many there are by what is told of them."""
+    more = re.fullmatch(r"  and (\d+) more", faults[-1])
+    return len(faults) - 1 + int(more[1]) if more else len(faults)
 
 
 def run(arguments: list[str]) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.config import DEFAULT_CONFIG, PretrainConfig, load_config, parse_config
+from trainables.config import DEFAULT_CONFIG, PretrainConfig, as_begun, load_config, parse_config
 from trainables.errors import ConfigError, UserError
 from trainables.yaml_config import apply_overrides
 
@@ -21,6 +22,16 @@ def write(path: Path, text: str) -> Path:
 
 def test_the_shipped_file_states_every_default() -> None:
     assert yaml.safe_load(DEFAULT_CONFIG.read_text()) == PretrainConfig().model_dump()
+
+
+def test_what_a_run_has_written_means_what_it_meant_then() -> None:
+    """A new file without the key gets the default; one that a run has left, what it did."""
+    assert PretrainConfig().data.split == "distinct_rows"
+    before = {"data": {"split_seed": 3}, "model": {}}
+    assert as_begun(before) == {"data": {"split_seed": 3, "split": "rows"}, "model": {}}
+    assert as_begun({})["data"] == as_begun({"data": None})["data"] == {"split": "rows"}
+    written = PretrainConfig().model_dump()
+    assert as_begun(written) == written
 
 
 def test_every_field_is_explained() -> None:
@@ -95,6 +106,50 @@ def test_paths_are_found_beside_the_file_then_in_the_working_directory(
     data = load_config(write(there / "c.yaml", text)).data
     assert data.tool_registry == str(there / "tools.json")
     assert data.profiling_data == str(here / "table.csv")
+
+
+ODD_PATHS = [
+    "Ünï code/表.csv",
+    "no\u00a0break\u3000blank",
+    unicodedata.normalize("NFD", "détecteur"),
+    "می\u200cگردد",
+    "\U0001f469\u200d\U0001f4bb",
+    "\u200fعربي",
+    'it\'s "quoted" & 100% [odd] #1',
+    "\U0001fae8 newer than this Python",
+]
+
+
+@pytest.mark.parametrize("name", ODD_PATHS)
+def test_a_path_may_have_every_character_but_controls(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("[]")
+    text = yaml.safe_dump({"data": {"tool_registry": name}}, allow_unicode=True)
+    assert load_config(write(tmp_path / "c.yaml", text)).data.tool_registry == str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\0b", "a path must be printable text, but has the control character U+0000 (NULL) at"),
+        ("a\tb", "U+0009 (TAB) at position 2; remove it"),
+        ("\x1b[31mred", "U+001B (ESCAPE) at position 1"),
+        ("a\nb", "U+000A (LINE FEED) at position 2"),
+        ("a\u2028b", "a path must be printable text of one line, but has U+2028 (LINE SEPARATOR)"),
+        ("caf\udce9", "U+DCE9 (the byte 0xE9, which is not UTF-8) at position 4"),
+        ("\ud800", "U+D800 (half of a surrogate pair)"),
+        ("\u00a0\u200b", "a path must be printable text, and not blank"),
+        ("", "a path must be printable text, and not blank"),
+    ],
+)
+@pytest.mark.parametrize("key", ["data.tool_registry", "model.llm_model", "logging.output_dir"])
+def test_a_path_that_cannot_be_used_names_the_character(key: str, name: str, said: str) -> None:
+    section, _, last = key.partition(".")
+    with pytest.raises(ConfigError) as caught:
+        parse_config({section: {last: name}}, source="c.yaml", base=Path())
+    assert f"c.yaml: `{key}`: " in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_overrides_reach_any_value() -> None:

@@ -175,6 +175,19 @@ def test_bad_input_ends_with_one_line_and_nothing_created(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_several_faults_of_a_file_are_told_at_once_one_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "r,small,1,2,3,4,-1\nr,small,one,2,3,4,1\nzap\u00a0,small,1,2,3,4,1\n"
+    Path("several.csv").write_text(f"{','.join(COLUMNS)}\n{rows}")
+    before = sorted(tmp_path.rglob("*"))
+    assert main([*set_("train.data.profiling_data=several.csv"), *OWN_TOOLS]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"error: {tmp_path / 'several.csv'}: 3 faults:"
+    assert [line[:9] for line in lines[1:]] == ["  line 2:", "  line 3:", "  line 4:"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_an_unwritable_storage_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

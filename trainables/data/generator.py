@@ -2,7 +2,7 @@
 
     python -m trainables.data.generator [DIRECTORY]
 
-Latency of a configuration, in milliseconds:
+Latency of a row, in milliseconds:
 
     work(tool, size)                         CPU-milliseconds on one core, by input size
     cpu   = work * (1 - g) * ((1 - p) + p / cores)      Amdahl's law, parallel part p
@@ -88,7 +88,7 @@ PROFILES = (
 def latency_ms(
     tool: Profile, size: str, cores: int, mem: float, sm: float, gpu_mem: float
 ) -> float:
-    """Milliseconds of one configuration, by the model in the module's docstring."""
+    """Milliseconds of one row, by the model in the module's docstring."""
     factor = SIZE_FACTOR[size]
     work = tool.work * factor
     scale = (factor / SIZE_FACTOR["large"]) ** 0.5

@@ -1,4 +1,4 @@
-"""Target texts: sentences that state a tool's configuration, and the way back from a sentence."""
+"""Target texts: sentences that state a row of the table, and the way back from a sentence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def format_figures(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def describe(tool: str, figures: Mapping[str, Any], template: int) -> str:
-    """The sentence of one configuration in one of the templates."""
+    """The sentence of one row in one of the templates."""
     return TEMPLATES[template].format(tool=tool, **format_figures(figures))
 
 

@@ -49,6 +49,7 @@ def prepared_path(config: PretrainConfig, on_gpu: bool) -> Path | None:
         file_digest(Path(data.profiling_data)),
         data.validation_fraction,
         data.split_seed,
+        data.split,
         file_digest(Path(templates.__file__)),
     ]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trainables.data.profiling import Configuration, raw_feature_matrix
+from trainables.data.profiling import Row, raw_feature_matrix
 from trainables.data.registry import Tool
 from trainables.data.templates import TEMPLATES, describe, format_figures
 from trainables.models.features import FIGURES, FeatureStatistics
@@ -18,7 +18,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SharedInputs:
-    """N configurations, T tools, K templates, L tokens of the longest text, D hidden, R features.
+    """N rows, T tools, K templates, L tokens of the longest text, D hidden, R features.
 
     Plain arrays, so that the object store hands them out without a copy.
     """
@@ -45,14 +45,14 @@ Encode = Callable[[list[str]], list[list[int]]]
 
 def make_shared_inputs(
     tools: Sequence[Tool],
-    rows: Sequence[Configuration],
+    rows: Sequence[Row],
     tool_embeddings: npt.NDArray[np.float32],
     name_embeddings: npt.NDArray[np.float32],
     encode: Encode,
     train_rows: IntArray,
     val_rows: IntArray,
 ) -> SharedInputs:
-    """Tokenise every configuration in every template, standardise the features.
+    """Tokenise every row in every template, standardise the features.
 
     ``encode`` turns texts into token ids, the end of text included.
     """

@@ -49,7 +49,7 @@ class Migration:
 
         def fill(aside: Path) -> None:
             self.fill(aside)
-            (aside / REPORT_FILE).write_text(self._report())
+            (aside / REPORT_FILE).write_text(self._report(), encoding="utf-8")
 
         new_directory(out, fill)
 

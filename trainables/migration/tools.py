@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainables.data.json_list import parse_json
 from trainables.data.registry import parse_registry
 from trainables.errors import DataError
 from trainables.migration.changes import Change
@@ -18,10 +19,7 @@ def migrate_tools(text: str, source: Path) -> tuple[str, list[Change]]:
     Raises DataError where an entry has both and they differ, and for all that a registry must not
     be.
     """
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{source}: not valid JSON: {error}") from None
+    entries = parse_json(text, source)
     if not isinstance(entries, list):
         raise DataError(f"{source}: must be a list of objects, but is {shown(entries)}")
     changes: list[Change] = []

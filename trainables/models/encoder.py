@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trainables.errors import did_you_mean
 from trainables.models.features import FeatureStatistics, raw_features
 from trainables.models.resource_mlp import ResourceMLP
+from trainables.names import comparable
 
 WEIGHTS_FILE = "encoder.safetensors"
 CONFIG_FILE = "encoder.json"
@@ -76,16 +77,13 @@ class Encoder(nn.Module, ABC):
 
     def encode(self, tool: str, figures: Mapping[str, Any]) -> Tensor:
         """The soft token [D] of one tool with its six figures, in evaluation mode."""
-        names = self.tool_names
-        if tool not in names:
-            hint = did_you_mean(tool, names) or f"; known: {', '.join(names)}"
-            raise ValueError(f"tool `{tool}` is not in this encoder's registry{hint}")
+        place = self._place_of(tool)
         if self.feature_statistics is None:
             raise ValueError("this encoder carries no feature statistics; pass them when building")
         device = self.semantic_embeddings.device
         features = torch.from_numpy(self.feature_statistics.standardise([raw_features(figures)]))
         with torch.no_grad(), evaluating(self):
-            index = torch.tensor([names.index(tool)], device=device)
+            index = torch.tensor([place], device=device)
             return self(index, features.to(device))[0]
 
     @classmethod
@@ -98,6 +96,16 @@ class Encoder(nn.Module, ABC):
         from trainables.models.loading import load_encoder  # which imports the architectures
 
         return load_encoder(Path(directory))
+
+    def _place_of(self, tool: str) -> int:
+        """In the registry; a name in another Unicode form is the same name."""
+        names = list(self.tool_names)
+        if tool not in names:
+            tool, names = comparable(tool), list(map(comparable, names))
+        if tool not in names:
+            hint = did_you_mean(tool, names) or f"; known: {', '.join(names)}"
+            raise ValueError(f"tool `{tool}` is not in this encoder's registry{hint}")
+        return names.index(tool)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write weights and configuration so that ``from_pretrained`` finds all it needs."""

@@ -1,4 +1,4 @@
-"""The six resource figures of a configuration and their standardisation."""
+"""The six resource figures of a row and their standardisation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def raw_features(figures: Mapping[str, Any]) -> list[float]:
-    """The R = 6 unscaled features of one configuration.
+    """The R = 6 unscaled features of one row.
 
     ``input_size`` becomes 0, 1 or 2; every other figure x becomes log(1 + x), because resource
     levels and latencies are spread over orders of magnitude.

@@ -18,7 +18,7 @@ BATCHES_PER_GROUP = 8
 
 
 class Batch(NamedTuple):
-    """B configurations with one target text each, L tokens the longest of them."""
+    """B rows with one target text each, L tokens the longest of them."""
 
     tool_index: Tensor  # [B]
     features: Tensor  # [B, R]

@@ -18,7 +18,7 @@ EVALUATION_BATCH = 64
 
 
 def evaluate(run: Run, llm: FrozenLLM) -> tuple[float, float]:
-    """Mean loss per token and semantic retention on the held-out configurations.
+    """Mean loss per token and semantic retention on the held-out rows.
 
     Row i is read in template i mod K, always the same, so that epochs can be compared.
     """
@@ -36,7 +36,7 @@ def evaluate(run: Run, llm: FrozenLLM) -> tuple[float, float]:
 def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
     """Share of the six figures that greedy decoding writes exactly as the target text does.
 
-    On the first ``samples`` held-out configurations, evenly spread; the sentence may follow any
+    On the first ``samples`` held-out rows, evenly spread; the sentence may follow any
     template, and one that follows none gets all six wrong.
     """
     rows = run.inputs.val_rows

@@ -74,7 +74,7 @@ def _architectures(options: argparse.Namespace, out: Path) -> tuple[dict[str, An
 
     plan = Plan(config, options.seeds, options.trials, workers, max(1, cores // workers))
     say = partial(print, file=sys.stderr if options.json else sys.stdout, flush=True)
-    return compare_architectures(plan, out, say), (out / REPORT_FILE).read_text()
+    return compare_architectures(plan, out, say), (out / REPORT_FILE).read_text(encoding="utf-8")
 
 
 def _sweeps(options: argparse.Namespace, out: Path) -> tuple[dict[str, Any], str]:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from trainables.yaml_config import build
 from tuning.checks import check_train, check_writable
 from tuning.comparison.experiment import Plan, Results, Runner, run_experiment
 from tuning.comparison.figures import Figures, as_json, compute_figures
-from tuning.comparison.jobs import ARCHITECTURES, with_training
+from tuning.comparison.jobs import ARCHITECTURES, with_split_of, with_training
 from tuning.comparison.plots import comparison_info, draw_comparison
 from tuning.comparison.promises import Promise, check_promises
 from tuning.comparison.report import PICTURE_FILE, describe_plan, page
@@ -34,8 +35,9 @@ Say = Callable[[str], None]
 
 def compare_architectures(plan: Plan, out: Path, say: Say) -> dict[str, Any]:
     """Train, compute and write; returns what ``compare.json`` holds."""
-    data = _check(plan, out)
     runs = out / RUNS_DIR
+    plan = replace(plan, config=with_split_of(runs, plan.config))
+    data = _check(plan, out)
     runs.mkdir(parents=True, exist_ok=True)
     results = _train(plan, runs, say)
     figures = compute_figures(results.seeds)

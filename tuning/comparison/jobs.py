@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
-from trainables.config import PretrainConfig, Section
+from trainables.config import PretrainConfig, Section, as_begun
 from trainables.statuses import Status
 
 EARLIER = "embedding_attention"
@@ -51,6 +52,13 @@ class Trained(Section):
     semantic_rms: float | None
     resource_rms: float | None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_begun(cls, values: Any) -> Any:
+        """Read from a file, the training may be older than some keys."""
+        config = values.get("config") if isinstance(values, Mapping) else None
+        return {**values, "config": as_begun(config)} if isinstance(config, Mapping) else values
+
     @property
     def final_loss(self) -> float | None:
         """val_loss after the last epoch; None for a training that did not get there."""
@@ -73,6 +81,18 @@ def read_result(directory: Path, job: Job) -> Trained | None:
     except (OSError, ValidationError):
         return None
     return found if found.config == job.config else None
+
+
+def with_split_of(directory: Path, config: PretrainConfig) -> PretrainConfig:
+    """``config`` with the split of the trainings that an earlier start has left, if any."""
+    for path in sorted(directory.glob("*.json")):
+        try:
+            data = Trained.model_validate_json(path.read_bytes()).config.data
+        except (OSError, ValidationError):
+            continue
+        split = config.data.model_copy(update={"split": data.split})
+        return config.model_copy(update={"data": split})
+    return config
 
 
 def with_training(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.config import as_begun
 from trainables.errors import UserError
 from trainables.files import exists, new_directory
 from trainables.statuses import GOOD
@@ -84,9 +85,15 @@ def open_sweep(directory: Path) -> Sweep:
     good = {t.trial_id for t in record.trials.values() if t.status in GOOD}
     reports, seconds = _timeline(read_events(directory, warn=False), record.metric, good)
     inputs = read_manifest(directory).get("inputs", {})
+    return Sweep(record, best, tuple(reports), seconds, _config(directory), inputs)
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    """By dotted keys, those that are newer than the sweep included; empty where it has no file."""
     path = directory / CONFIG_FILE
-    config = _flat(read_yaml(path)) if path.is_file() else {}
-    return Sweep(record, best, tuple(reports), seconds, config, inputs)
+    whole = read_yaml(path) if path.is_file() else {}
+    train = whole.get("train")
+    return _flat({**whole, "train": as_begun(train)} if isinstance(train, dict) else whole)
 
 
 def _timeline(
@@ -191,7 +198,7 @@ def write_comparison(sweeps: Sequence[Sweep], answer: dict[str, Any], out: Path)
     text = "\n".join([f"# {title}", "", *sweeps_page(answer), "", f"![]({PICTURE_FILE})"]) + "\n"
 
     def fill(aside: Path) -> None:
-        (aside / "compare.md").write_text(text)
+        (aside / "compare.md").write_text(text, encoding="utf-8")
         (aside / "compare.json").write_text(json.dumps(answer, indent=1) + "\n")
         draw_sweeps(curves(sweeps), answer["metric"], answer["target"], aside / PICTURE_FILE)
 

@@ -12,7 +12,14 @@ import yaml
 from pydantic import Field, PlainValidator, model_validator
 
 from search_spaces.schema import SearchSpace
-from trainables.config import DEFAULT_CONFIG, PathText, PretrainConfig, Section, parse_config
+from trainables.config import (
+    DEFAULT_CONFIG,
+    PathText,
+    PretrainConfig,
+    Section,
+    as_begun,
+    parse_config,
+)
 from trainables.errors import ConfigError, did_you_mean
 from trainables.files import exists
 from trainables.metrics import OBJECTIVES
@@ -241,14 +248,20 @@ class ResolvedSweep:
         return Path(self.config.storage).expanduser().absolute() / self.name
 
 
-def load_sweep(path: Path | None, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Read a sweep's YAML (None: all defaults), apply overrides, check every key and value."""
+def load_sweep(
+    path: Path | None, overrides: Sequence[str] = (), *, begun: bool = False
+) -> SweepConfig:
+    """Read a sweep's YAML (None: all defaults), apply overrides, check every key and value.
+
+    ``begun``: the file is that of a sweep that has begun, and may be older than some keys.
+    """
     source = str(path) if path else "default sweep"
     base = path.parent if path else PROJECT
     mapping = dict(read_yaml(path)) if path else {}
     train, train_base, train_source = _part(
         mapping.get("train"), DEFAULT_CONFIG, base, f"{source}: train"
     )
+    train = as_begun(train) if begun else train
     space, _, space_source = _part(
         mapping.get("search_space"), DEFAULT_SPACE, base, f"{source}: search_space"
     )

@@ -89,7 +89,7 @@ def write_best(directory: Path, record: SweepRecord, out: Path, *, replace: bool
         for name in ENCODER_FILES:
             shutil.copyfile(checkpoint / name, aside / name)
         (aside / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-        (aside / CARD_FILE).write_text(card)
+        (aside / CARD_FILE).write_text(card, encoding="utf-8")
 
     new_directory(out, fill, replace=replace)
     return out

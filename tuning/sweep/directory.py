@@ -56,10 +56,10 @@ def read_config(directory: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     if recorded is not None and (not path.is_file() or path.read_bytes() != _bytes(recorded)):
         _log.warning("%s is damaged or was changed: put back from the history", path)
         write_text(path, recorded["sweep"])
-    config = load_sweep(path)
+    config = load_sweep(path, begun=True)
     if not overrides:
         return config
-    changed = load_sweep(path, overrides)
+    changed = load_sweep(path, overrides, begun=True)
     for key in SweepConfig.model_fields:
         if key not in MAY_CHANGE and getattr(changed, key) != getattr(config, key):
             raise UserError(

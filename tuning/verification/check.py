@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.config import PretrainConfig, parse_config
-from trainables.data.profiling import Configuration
+from trainables.data.profiling import Row
 from trainables.data.registry import Tool
 from trainables.inputs.checked_data import CheckedData
 from trainables.inputs.preparing import prepare_inputs
@@ -60,10 +60,10 @@ class Subjects:
 
     @cached_property
     def inputs(self) -> SharedInputs:
-        """Three invented tools with eight configurations each; the last of each is held out."""
+        """Three invented tools with eight rows each; the last of each is held out."""
         levels = [("small", 2**i, 4, 10 * i, 8, 15.5 * 3**i) for i in range(8)]
         rows = [
-            Configuration(tool, dict(zip(FIGURES, level, strict=True)))
+            Row(tool, dict(zip(FIGURES, level, strict=True)))
             for tool in range(len(TOOLS))
             for level in levels
         ]

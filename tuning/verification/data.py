@@ -17,7 +17,10 @@ def _registry(subjects: Subjects) -> str:
 def _table(subjects: Subjects) -> str:
     data = read_data(subjects.config)
     name = Path(subjects.config.data.profiling_data).name
-    return f"{len(data.train_rows)} for training, {len(data.val_rows)} held out, from {name}"
+    repeated = f", {data.repeated} repeated" if data.repeated else ""
+    return (
+        f"{len(data.train_rows)} for training, {len(data.val_rows)} held out{repeated}, from {name}"
+    )
 
 
 CHECKS = (

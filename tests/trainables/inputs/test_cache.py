@@ -48,6 +48,7 @@ def test_everything_that_goes_in_has_a_path_of_its_own(
         make_config(training__precision="bf16"),
         make_config(data__validation_fraction=0.2),
         make_config(data__split_seed=3),
+        make_config(data__split="rows"),
         make_config(data__tool_registry=str(other_tools)),
     ]
     paths = {prepared_path(config, on_gpu=False) for config in configs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,15 @@ def test_from_pretrained_gives_the_same_encoder(tmp_path: Path) -> None:
     assert torch.equal(loaded.encode("second", figures), encoder.encode("second", figures))
     with pytest.raises(ValueError, match="did you mean `second`"):
         loaded.encode("secnd", figures)
+
+
+def test_a_tool_is_found_by_its_name_in_either_unicode_form() -> None:
+    statistics = FeatureStatistics((0.5,) * 6, (2.0,) * 6)
+    names = ("first", "détecteur", "third")
+    encoder = ResourceEncoder(names, torch.randn(T, D), feature_statistics=statistics).eval()
+    figures = dict(zip(FIGURES, FIGURE_VALUES, strict=True))
+    decomposed = unicodedata.normalize("NFD", names[1])
+    assert torch.equal(encoder.encode(decomposed, figures), encoder.encode(names[1], figures))
 
 
 def test_reading_a_checkpoint_leaves_the_shared_embeddings_as_they_are() -> None:

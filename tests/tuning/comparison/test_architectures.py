@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing.dummy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +28,7 @@ from tuning.comparison.jobs import (
     Trained,
     read_result,
     result_path,
+    with_split_of,
     with_training,
 )
 from tuning.comparison.plots import comparison_info, draw_comparison
@@ -282,6 +285,22 @@ def test_a_training_that_dies_ends_the_comparison_with_one_line(tmp_path: Path) 
     runner = Runner(plan, tmp_path, print, lambda job, directory: None, process)
     with pytest.raises(UserError, match="give the same --out again"):
         run_experiment(plan, runner, print)
+
+
+def test_a_comparison_from_before_the_split_had_versions_goes_on_with_its_own(
+    tmp_path: Path,
+) -> None:
+    config = make_plan().config
+    assert with_split_of(tmp_path, config) == config
+    job = make_plan().seed_job(GATED, 1e-3, 1)
+    content = trained(GATED, 1).model_copy(update={"config": job.config}).model_dump(mode="json")
+    del content["config"]["data"]["split"]
+    (tmp_path / "a.json").write_text("{")
+    result_path(tmp_path, job).write_text(json.dumps(content))
+    assert read_result(tmp_path, job) is None, "it is another split's"
+    begun = with_split_of(tmp_path, config)
+    assert begun.data.split == "rows"
+    assert read_result(tmp_path, replace(make_plan(), config=begun).seed_job(GATED, 1e-3, 1))
 
 
 def test_a_damaged_result_is_trained_again(tmp_path: Path) -> None:
