@@ -14,8 +14,9 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.fuzz.inputs import KINDS, Case
+from tests.fuzz.inputs import KINDS
 from tests.fuzz.outcome import Tally, Workbench
+from tests.fuzz.pieces import Case
 
 
 def fuzz(kind: str, examples: int, number: int, bench: Workbench) -> Tally:

@@ -13,16 +13,23 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from search_spaces.schema import Choice, Fixed, FloatRange, IntRange
-from tests.conftest import TOOLS
+from tests.fuzz.data_files import both_files, registries, tables
+from tests.fuzz.pieces import (
+    FRACTIONS,
+    NUMBERS,
+    WORDS,
+    Case,
+    cut,
+    odd_bytes,
+    often,
+    scalars,
+    values,
+)
 from trainables.config import PretrainConfig
-from trainables.data.profiling import COLUMNS
 from tuning.config.space import searchable_keys
 from tuning.config.sweep import SweepConfig
 from tuning.history.events import encode
 from tuning.history.manifest import with_checksum
-
-# Arguments of a command, and how to write the files that they name below a directory.
-Case = tuple[list[str], dict[str, bytes]]
 
 SECTIONS = {
     name: list(f.annotation.model_fields) for name, f in PretrainConfig.model_fields.items()
@@ -35,42 +42,6 @@ SWEEP_KEYS = [
     *(f"scheduler.{key}" for key in ("type", "grace_epochs", "reduction_factor", "min_trials")),
     *(f"execution.{key}" for key in ("type", "hosts", "lanes", "workers_per_trial")),
 ]
-WORDS = [
-    *"auto embedded default none tpe random qmc cma_es gp asha median hyperband pbt packed".split(),
-    *"dedicated min max val_loss field_accuracy cosine features summary fp32 bf16 ~ ~x/y".split(),
-    *"1e-3 1e400 0x1F 1_000 2012-01-01 .inf .nan 45s 2d tools.json profiling.csv / .. ../x".split(),
-    "", " ", "\0", "a\nb", "é", "\ud800", "x" * 300, "{{", "[rich]", "%s", "'", '"',
-]  # fmt: skip
-NUMBERS = [0, 1, 2, 3, 4, 5, 8, 16, 31, 32, 64, 128, -1, 10**6, 10**6 + 1, 2**31, 2**63, 10**30]
-FRACTIONS = [0.0, 0.1, 0.25, 0.5, 0.999, 1.0, 1.5, 1e-3, 1e-5, 1e-320, 1e308, -0.0, -1.0]
-
-scalars: SearchStrategy[Any] = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.sampled_from(NUMBERS),
-    st.integers(),
-    st.sampled_from(FRACTIONS),
-    st.floats(),
-    st.sampled_from(WORDS),
-    st.text(max_size=8),
-)
-values: SearchStrategy[Any] = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=5,
-)
-
-
-def often(usual: Any, otherwise: SearchStrategy[Any]) -> SearchStrategy[Any]:
-    """What a person means to write, and now and then something else."""
-    return st.integers(0, 9).flatmap(lambda n: otherwise if n == 0 else st.just(usual))
-
-
-odd_bytes = st.binary(max_size=60) | st.text(max_size=60).map(
-    lambda text: text.encode("utf-8", "surrogatepass")
-)
 
 
 def as_yaml(value: Any) -> bytes:
@@ -145,68 +116,6 @@ def overrides(draw: DrawFn) -> Case:
     for flag in draw(st.lists(st.sampled_from(flags), max_size=2)):
         arguments.append(f"{flag}={draw(shown)}")
     return [text.replace("\0", "") for text in arguments], {}
-
-
-@st.composite
-def registries(draw: DrawFn) -> Case:
-    entries: list[Any] = copy.deepcopy(TOOLS)
-    for _ in range(draw(st.integers(0, 2))):
-        place = draw(st.integers(0, len(entries) - 1))
-        change = draw(st.sampled_from(["replace", "key", "name", "drop", "again", "more"]))
-        match change:
-            case "replace":
-                entries[place] = draw(values)
-            case "key":
-                entries[place] = {**TOOLS[0], draw(st.text(max_size=6)): draw(values)}
-            case "name":
-                entries[place] = {"name": draw(scalars), "description": draw(scalars)}
-            case "drop" if len(entries) > 1:
-                entries.pop(place)
-            case "again":
-                entries.append(copy.deepcopy(entries[place]))
-            case _:
-                name = draw(st.text(min_size=1, max_size=8))
-                entries.append({"name": name, "description": draw(st.text(max_size=30))})
-    whole = draw(st.sampled_from([entries] * 9 + [{"tools": entries}]))
-    text = json.dumps(whole).encode()
-    return ["--config", "good.yaml"], {"tools.json": draw(often(text, cut(text) | odd_bytes))}
-
-
-def cut(text: bytes) -> SearchStrategy[bytes]:
-    """The same with its end missing, or with one byte changed."""
-    places = st.integers(0, max(len(text) - 1, 0))
-    changed = st.tuples(places, st.integers(0, 255)).map(
-        lambda found: text[: found[0]] + bytes([found[1]]) + text[found[0] + 1 :]
-    )
-    return places.map(lambda place: text[:place]) | changed
-
-
-cells = st.one_of(
-    st.sampled_from([t["name"] for t in TOOLS]),
-    st.sampled_from(["small", "medium", "large", "1", "2.5", "-1", "nan", "inf", "1e999", "0"]),
-    st.sampled_from(["", " 4 ", "1,5", '"', "\u0661", "1_0", "=1+1", "0x10", "1e3"]),
-    st.floats().map(str),
-    st.text(max_size=6),
-)
-
-
-@st.composite
-def tables(draw: DrawFn) -> Case:
-    rows = [[tool["name"], "small", i, 2, 20, 4, 10.5] for tool in TOOLS for i in (1, 2, 4, 8)]
-    lines: list[list[Any]] = [list(COLUMNS), *rows]
-    for _ in range(draw(st.integers(0, 2))):
-        line = lines[draw(st.integers(0, len(lines) - 1))]
-        if line:
-            line[draw(st.integers(0, len(line) - 1))] = draw(cells)
-    for _ in range(draw(often(0, st.just(1)))):
-        lines[draw(st.integers(0, len(lines) - 1))] = draw(st.lists(cells, max_size=9))
-    kept = draw(st.integers(0, len(lines))) if draw(st.integers(0, 9)) == 0 else len(lines)
-    end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
-    separator = draw(st.sampled_from([","] * 9 + [";"]))
-    text = end.join(separator.join(map(str, line)) for line in lines[:kept])
-    whole = text.encode("utf-8", "surrogatepass")
-    table = draw(often(whole, cut(whole) | odd_bytes))
-    return ["--config", "good.yaml"], {"profiling.csv": table}
 
 
 SPACE: dict[str, dict[str, Any]] = {
@@ -324,6 +233,7 @@ KINDS: dict[str, SearchStrategy[Case]] = {
     "--set and flags": overrides(),
     "tools.json": registries(),
     "profiling.csv": tables(),
+    "both files": both_files(),
     "search spaces": spaces(),
     "warm start from a sweep": earlier_sweeps(),
     "warm_start in a file": first_points(),

@@ -18,8 +18,10 @@ from unittest.mock import patch
 import optuna
 
 from tests.conftest import write_data
-from tests.fuzz.inputs import Case, as_yaml, sweep_base
+from tests.fuzz.inputs import as_yaml, sweep_base
+from tests.fuzz.pieces import Case
 from trainables.data.faults import MOST_SHOWN
+from trainables.inputs.checked_data import read_data
 from tuning.cli import main
 from tuning.config.space import searched_values, with_params
 from tuning.config.sweep import ResolvedSweep, dump_sweep
@@ -141,6 +143,7 @@ def make_and_check(sweep: ResolvedSweep, say: Callable[[str], None]) -> None:
     try:
         config = read_config(sweep.directory)
         check_inputs(sweep.directory)
+        assert not read_data(config.train).leaked or config.train.data.split == "rows"
         assert dump_sweep(read_config(sweep.directory)) == dump_sweep(config)
         record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
         fixed = searched_values(config.train, config.search_space)
