@@ -36,6 +36,7 @@ from tuning.history.record import Event, EventKind, SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.sweep.history_writer import SweepCallback
+from tuning.sweep.running import RunningSweep
 from tuning.sweep.stopping import StopRequests
 from tuning.sweep.tune_run import run_tune_experiment
 
@@ -110,14 +111,15 @@ def main() -> None:
             trainable = tune.with_parameters(PackedTrial, settings=settings)
             record = SweepRecord("reports", config.metric, config.mode, options.trials)
             watch = Watch()
-            callback = SweepCallback(record, EventLog(directory), directory)
-            callback.watch([watch, GaugeMonitor("reports")])
+            history = SweepCallback(record, EventLog(directory), directory)
+            history.watch([watch, GaugeMonitor("reports")])
+            requests = StopRequests(directory, None)
+            sweep = RunningSweep(directory, config, record, print, requests, history)
             execution = Execution(
                 trainable, lambda: CONCURRENT, CONCURRENT, 7, 128, reuse_actors=True
             )
-            requests = StopRequests(directory, None)
-            run_tune_experiment(directory, config, execution, record, [], callback, requests, print)
-            callback.close()
+            run_tune_experiment(sweep, execution, [])
+            history.close()
         told = sum(len(t.reports) for t in _record(directory, record).trials.values())
     assert told == options.trials * options.epochs, f"{told} reports arrived"
     (start, before), (end, after) = watch.ends[WARM - 1], watch.ends[-1]

@@ -11,6 +11,9 @@ ROOT = Path(__file__).parents[1]
 HOUSE = ("search_spaces", "trainables", "tuning")
 FILES = sorted(p for part in HOUSE for p in (ROOT / part).rglob("*.py"))
 MOST_MODULES = 14  # of one folder; more are not found at a glance
+# Where much is passed on: more would be an object's state that has no object yet.
+MOST_PARAMETERS = 6
+PASSING_ROOMS = ("execution", "search", "sweep")
 
 # A training's rooms, each with the rooms that it may see beside the light modules.
 LIGHT = ("config", "errors", "files", "metrics", "network", "statuses", "yaml_config")
@@ -114,6 +117,16 @@ def test_light_modules_import_neither_ray_nor_torch(name: str) -> None:
 def test_no_folder_is_crowded() -> None:
     folders = [path.parent for path in FILES if path.name != "__init__.py"]
     assert max(map(folders.count, folders)) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("room", PASSING_ROOMS)
+def test_no_function_has_too_many_parameters(room: str) -> None:
+    for path in (ROOT / "tuning" / room).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                all_of_them = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                names = [a.arg for a in all_of_them if a.arg != "self"]
+                assert len(names) <= MOST_PARAMETERS, f"{path.name}: {node.name}({names})"
 
 
 def test_run_tune_calls_only_the_cli() -> None:
