@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 import ray
-from ray import tune
 
 from benchmarks.workload import print_table, write_json
 from trainables.metrics import METRICS
@@ -28,7 +27,7 @@ from trainables.statuses import Status
 from trainables.training.reports import EpochReport
 from tuning.config.sweep import load_sweep
 from tuning.execution.cluster import ray_cluster
-from tuning.execution.execution import Execution
+from tuning.execution.execution import Execution, trial_class
 from tuning.execution.packed_trial import PackedSettings, PackedTrial
 from tuning.history.events import EventLog
 from tuning.history.manifest import write_manifest
@@ -108,7 +107,7 @@ def main() -> None:
         with ray_cluster(directory / "logs" / "ray.log"):
             board = ray.remote(num_cpus=0, max_concurrency=100)(InstantSwitchboard)
             settings = PackedSettings(config.train, board.remote(options.epochs))
-            trainable = tune.with_parameters(PackedTrial, settings=settings)
+            trainable = trial_class(PackedTrial, settings)
             record = SweepRecord("reports", config.metric, config.mode, options.trials)
             watch = Watch()
             history = SweepCallback(record, EventLog(directory), directory)

@@ -119,6 +119,25 @@ def test_no_folder_is_crowded() -> None:
     assert max(map(folders.count, folders)) <= MOST_MODULES
 
 
+def changes_environment(node: ast.AST) -> bool:
+    """Whether it sets a variable: ``os.environ[...] =``, ``del``, ``os.environ.update(...)``."""
+    match node:
+        case ast.Subscript(value=ast.Attribute(attr="environ"), ctx=ast.Store() | ast.Del()):
+            return True
+        case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="environ"), attr=method)):
+            return method in {"update", "setdefault", "pop", "popitem", "clear"}
+        case ast.Attribute(attr="putenv" | "unsetenv"):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_one_module_changes_the_environment_and_puts_it_back(path: Path) -> None:
+    found = any(map(changes_environment, ast.walk(ast.parse(path.read_text()))))
+    assert found == (path == ROOT / "tuning" / "execution" / "process_state.py")
+    assert not any(m.startswith("unittest") for m in imports(path)), "no mocks in production"
+
+
 @pytest.mark.parametrize("room", PASSING_ROOMS)
 def test_no_function_has_too_many_parameters(room: str) -> None:
     for path in (ROOT / "tuning" / room).glob("*.py"):

@@ -17,13 +17,7 @@ from trainables.inputs.cache import unread_prompts
 from trainables.inputs.find_or_prepare import find_or_prepare
 from trainables.packing.protocol import Board, HostFacts
 from trainables.training.startup_time import lateness
-from trainables.workers.environment import (
-    FLEET_POLL_SECONDS,
-    POLL_INTERVAL,
-    own_device,
-    run_config,
-    scaling_config,
-)
+from trainables.workers.environment import own_device, run_config, scaling_config
 from trainables.workers.link import POLL_SECONDS, BoardActor, SwitchboardLink
 from trainables.workers.object_store import get_inputs
 
@@ -116,7 +110,6 @@ def make_fleet(
             unused = (DatasetsCallback, PlacementGroupCleanerCallback)
             return [c for c in super()._create_default_callbacks() if not isinstance(c, unused)]
 
-    os.environ[POLL_INTERVAL] = FLEET_POLL_SECONDS
     # The controller would make these one after the other, and wait for each.
     get_or_create_state_actor()
     get_or_create_autoscaling_coordinator()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ray import tune
-
 from trainables.inputs.find_or_prepare import find_or_prepare
 from trainables.workers.object_store import put_inputs
 from tuning.config.sweep import DedicatedExecution
@@ -13,6 +11,7 @@ from tuning.execution.execution import (
     ExecutionContext,
     check_searched_heads,
     describe_inputs,
+    trial_class,
 )
 from tuning.execution.mailbox import open_mailbox
 
@@ -31,7 +30,7 @@ def open_dedicated(context: ExecutionContext, dedicated: DedicatedExecution) -> 
     check_searched_heads(context.config, inputs)
     context.say(f"      {concurrent} trials at a time, {workers} Ray Train workers each")
     settings = TrialSettings(train, put_inputs(inputs), open_mailbox(), workers, context.train_runs)
-    trainable = tune.with_parameters(DedicatedTrial, settings=settings)
+    trainable = trial_class(DedicatedTrial, settings)
     return Execution(
         trainable, lambda: concurrent, concurrent, len(inputs.tool_names), inputs.hidden_size
     )

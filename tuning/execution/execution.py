@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import ray
 from ray import tune
 from ray.tune import Callback
 
@@ -53,6 +55,23 @@ class Execution:
     callbacks: list[Callback] = field(default_factory=list)
     hosts: Callable[[], list[HostFacts]] = list  # what they say of themselves
     save: Callable[[], None] = lambda: None  # checkpoints of what trains, where it stands
+
+
+def trial_class(trainable: type[tune.Trainable], settings: object) -> type[tune.Trainable]:
+    """A trainable whose ``setup`` gets ``settings``, from Ray's object store.
+
+    ``tune.with_parameters`` would do, but the dashboard shows the qualified name of its class, and
+    Ray keeps a hook of each call for the rest of the process.
+    """
+    reference = ray.put(settings)
+
+    class Trial(trainable):
+        __qualname__ = "Trial"  # without the function around it
+
+        def setup(self, config: dict[str, Any]) -> None:
+            super().setup(config, settings=ray.get(reference))
+
+    return Trial
 
 
 def check_searched_heads(config: SweepConfig, inputs: SharedInputs) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ray import tune
-
 from trainables.inputs.cache import find_inputs
 from trainables.inputs.find_or_prepare import FROM_CACHE
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.packing.protocol import LANES_IN_TURN
+from trainables.workers.environment import FLEET_ENVIRONMENT
 from trainables.workers.host import HostSettings
 from trainables.workers.link import BoardActor
 from trainables.workers.object_store import put_inputs
@@ -21,9 +20,11 @@ from tuning.execution.execution import (
     ExecutionContext,
     check_searched_heads,
     describe_inputs,
+    trial_class,
 )
 from tuning.execution.fleet import Fleet, FleetCallback
 from tuning.execution.packed_trial import PackedSettings, PackedTrial
+from tuning.execution.process_state import environment
 from tuning.execution.switchboard import open_switchboard
 
 
@@ -35,15 +36,23 @@ def open_packed(context: ExecutionContext, packed: PackedExecution) -> Iterator[
     reference = put_inputs(inputs) if inputs else None
     board = BoardActor(open_switchboard())
     settings = HostSettings(train, reference, board, lanes, hosts, elastic=context.cluster.joined)
-    fleet = Fleet(settings, context.train_runs, context.interrupt)
-    try:
+    with _fleet(context, settings) as fleet:
         origin = FROM_CACHE if inputs else "prepared by the first host"
         inputs = inputs or fleet.inputs()
         describe_inputs(inputs, origin, context.say)
         check_searched_heads(context.config, inputs)
         yield _execution(context, settings, fleet, inputs)
-    finally:
-        fleet.close()
+
+
+@contextmanager
+def _fleet(context: ExecutionContext, settings: HostSettings) -> Iterator[Fleet]:
+    """Hosts that start, and end with the block."""
+    with environment(FLEET_ENVIRONMENT):
+        fleet = Fleet(settings, context.train_runs, context.interrupt)
+        try:
+            yield fleet
+        finally:
+            fleet.close()
 
 
 def _hosts(context: ExecutionContext, packed: PackedExecution) -> int:
@@ -75,7 +84,7 @@ def _execution(
         context.say(f"      {slots} of the hosts now, the others when the cluster grows")
     shared = PackedSettings(settings.config, settings.board.handle)
     return Execution(
-        tune.with_parameters(PackedTrial, settings=shared),
+        trial_class(PackedTrial, shared),
         # Until the hosts are up, more would only take the cores that these need to start.
         lambda: concurrent if fleet.is_up() else min(hosts, concurrent),
         concurrent,

@@ -18,6 +18,7 @@ from tuning.execution.cluster import Cluster, RayStartError, ray_cluster
 from tuning.execution.execution import TRAIN_RUNS_DIR, Execution, ExecutionContext
 from tuning.execution.fleet import FleetGoneError
 from tuning.execution.opening import open_execution
+from tuning.execution.process_state import logged_to
 from tuning.history.record import SweepRecord, SweepState
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.base import Monitor
@@ -100,7 +101,7 @@ def _run(sweep: RunningSweep, *, retry_failed: bool = False) -> None:
     finally:
         sweep.history.close()
     if sweep.record.state == SweepState.INTERRUPTED:
-        with contextlib.suppress(SweepStopped):
+        with logged_to(sweep.ray_log), contextlib.suppress(SweepStopped):
             write_derived(sweep)
 
 

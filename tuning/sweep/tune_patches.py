@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest import mock
+from typing import Any
 
+import ray
 from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+
+PATCHED = "ray.tune.tune"  # has `tune.run` in it, which makes the controller
+NAME = "TuneController"
+PARAMETERS = ("self", "trial", "exception")  # of its `_trial_task_failure`
 
 
 class RetryingController(TuneController):
@@ -28,6 +35,30 @@ class RetryingController(TuneController):
 
 @contextmanager
 def retrying_controller() -> Iterator[None]:
-    """``tune.run`` uses it inside the block; it has no argument for that."""
-    with mock.patch("ray.tune.tune.TuneController", RetryingController):
+    """``tune.run`` makes a RetryingController inside the block.
+
+    It has no argument for its controller and makes the one that its module has under this name, so
+    the name is given another class for the time of the block. Raises RuntimeError where Ray does
+    not do what is known here: then nothing is changed.
+    """
+    module = importlib.import_module(PATCHED)
+    if problem := _unknown(getattr(module, NAME, None)):
+        raise RuntimeError(
+            f"Ray {ray.__version__} cannot be mended as Ray 2.60 can: {problem}; install that one"
+        )
+    setattr(module, NAME, RetryingController)
+    try:
         yield
+    finally:
+        setattr(module, NAME, TuneController)
+
+
+def _unknown(found: Any) -> str:
+    """What is otherwise than in the class that RetryingController is made for; empty: nothing."""
+    if found is not TuneController:
+        return f"`{PATCHED}.{NAME}` is {found!r}"
+    if tuple(inspect.signature(found._trial_task_failure).parameters) != PARAMETERS:
+        return f"`{NAME}._trial_task_failure` has other parameters"
+    if "_resetting_trials" not in found.__init__.__code__.co_names:
+        return f"`{NAME}` has no `_resetting_trials`"
+    return ""

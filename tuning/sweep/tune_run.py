@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from tuning.config.space import searched_values
 from tuning.config.sweep import ASHA, PBT, NoScheduler, SweepConfig
 from tuning.execution.execution import Execution
 from tuning.execution.mailbox import DRIVER_SHARE, HEAD_NODE
+from tuning.execution.process_state import environment
 from tuning.history.record import TUNE_DIR, SweepRecord, trial_name
 from tuning.search.halving import Halving, rungs_of
 from tuning.search.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
@@ -34,7 +34,6 @@ CHECKPOINTS_PER_TRIAL = 2
 def run_tune_experiment(sweep: RunningSweep, execution: Execution, starts: Sequence[Start]) -> None:
     """All trials, to their ends; raises SweepStopped where the sweep shall end before."""
     config = sweep.config
-    execution.trainable.__qualname__ = "Trial"  # what the dashboard shows as its class
     # Its own name: the cluster keeps trainables by name, and may run another sweep.
     name = f"pretrain_encoder_{uuid.uuid4().hex}"
     tune.register_trainable(name, execution.trainable)
@@ -46,9 +45,12 @@ def run_tune_experiment(sweep: RunningSweep, execution: Execution, starts: Seque
     pausing = isinstance(config.scheduler, PAUSING)
     # They compare trials that have to be there, not those that happen to have come.
     pending = config.num_trials if pausing else execution.concurrent
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending)
     share = 0.9 / execution.concurrent if pausing else DRIVER_SHARE
-    with retrying_controller(), _own_errors():
+    with (
+        environment({"TUNE_MAX_PENDING_TRIALS_PG": str(pending)}),
+        retrying_controller(),
+        _own_errors(),
+    ):
         tune.run(
             name,
             name=TUNE_DIR,
