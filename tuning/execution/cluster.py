@@ -15,6 +15,7 @@ import ray
 from trainables.errors import UserError
 from trainables.workers.environment import RAY_TRAIN_ENVIRONMENT
 from tuning.execution.process_state import environment, logged_to, signal_handlers_kept
+from tuning.ray_internals import started_by_hand
 from tuning.terminal import PROJECT
 
 NEVER = "1000000000"
@@ -53,7 +54,7 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
 
     What is set in the environment already stays; all that is changed of this process is put back.
     """
-    joined = "RAY_ADDRESS" in os.environ or _started_by_hand()
+    joined = "RAY_ADDRESS" in os.environ or started_by_hand()
     # Ray prints some warnings straight to the terminal; those belong to the file, too.
     with (
         environment({k: v for k, v in ENVIRONMENT.items() if k not in os.environ}),
@@ -93,12 +94,6 @@ def _ray_logs() -> Path:
 def _runtime_env(project: str) -> dict[str, object]:
     """A joined cluster's processes do not inherit this process's environment."""
     return {"env_vars": {**ENVIRONMENT, "PYTHONPATH": project}}
-
-
-def _started_by_hand() -> bool:
-    from ray._private.utils import read_ray_address
-
-    return read_ray_address() is not None
 
 
 def check_slots(cluster: Cluster, workers: int, key: str) -> None:

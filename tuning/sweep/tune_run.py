@@ -16,9 +16,10 @@ from ray.tune.schedulers import TrialScheduler
 from tuning.config.space import searched_values
 from tuning.config.sweep import ASHA, PBT, NoScheduler, SweepConfig
 from tuning.execution.execution import Execution
-from tuning.execution.mailbox import DRIVER_SHARE, HEAD_NODE
+from tuning.execution.mailbox import DRIVER_SHARE
 from tuning.execution.process_state import environment
 from tuning.history.record import TUNE_DIR, SweepRecord, trial_name
+from tuning.ray_internals import HEAD_NODE, retrying_controller
 from tuning.search.halving import Halving, rungs_of
 from tuning.search.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
 from tuning.search.searcher import OptunaSearcher, Start
@@ -26,7 +27,6 @@ from tuning.search.suggestions import Suggestions
 from tuning.sweep.disk_watch import RoomCallback
 from tuning.sweep.running import RunningSweep
 from tuning.sweep.stopping import StopCallback
-from tuning.sweep.tune_patches import retrying_controller
 
 CHECKPOINTS_PER_TRIAL = 2
 

@@ -111,7 +111,7 @@ def test_a_cluster_leaves_the_process_as_it_was(
 
     monkeypatch.setattr("ray.init", init)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr("tuning.execution.cluster._started_by_hand", lambda: False)
+    monkeypatch.setattr("tuning.execution.cluster.started_by_hand", lambda: False)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     chosen = {"TUNE_DISABLE_SIGINT_HANDLER": "0"}  # by the user: it counts
     monkeypatch.setenv(*chosen.popitem())
