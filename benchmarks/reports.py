@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 import ray
-from ray import tune
 
 from benchmarks.workload import print_table, write_json
 from trainables.metrics import METRICS
@@ -28,7 +27,7 @@ from trainables.statuses import Status
 from trainables.training.reports import EpochReport
 from tuning.config.sweep import load_sweep
 from tuning.execution.cluster import ray_cluster
-from tuning.execution.execution import Execution
+from tuning.execution.execution import Execution, trial_class
 from tuning.execution.packed_trial import PackedSettings, PackedTrial
 from tuning.history.events import EventLog
 from tuning.history.manifest import write_manifest
@@ -36,6 +35,7 @@ from tuning.history.record import Event, EventKind, SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.sweep.history_writer import SweepCallback
+from tuning.sweep.running import RunningSweep
 from tuning.sweep.stopping import StopRequests
 from tuning.sweep.tune_run import run_tune_experiment
 
@@ -107,17 +107,18 @@ def main() -> None:
         with ray_cluster(directory / "logs" / "ray.log"):
             board = ray.remote(num_cpus=0, max_concurrency=100)(InstantSwitchboard)
             settings = PackedSettings(config.train, board.remote(options.epochs))
-            trainable = tune.with_parameters(PackedTrial, settings=settings)
+            trainable = trial_class(PackedTrial, settings)
             record = SweepRecord("reports", config.metric, config.mode, options.trials)
             watch = Watch()
-            callback = SweepCallback(record, EventLog(directory), directory)
-            callback.watch([watch, GaugeMonitor("reports")])
+            history = SweepCallback(record, EventLog(directory), directory)
+            history.watch([watch, GaugeMonitor("reports")])
+            requests = StopRequests(directory, None)
+            sweep = RunningSweep(directory, config, record, print, requests, history)
             execution = Execution(
                 trainable, lambda: CONCURRENT, CONCURRENT, 7, 128, reuse_actors=True
             )
-            requests = StopRequests(directory, None)
-            run_tune_experiment(directory, config, execution, record, [], callback, requests, print)
-            callback.close()
+            run_tune_experiment(sweep, execution, [])
+            history.close()
         told = sum(len(t.reports) for t in _record(directory, record).trials.values())
     assert told == options.trials * options.epochs, f"{told} reports arrived"
     (start, before), (end, after) = watch.ends[WARM - 1], watch.ends[-1]

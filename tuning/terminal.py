@@ -16,6 +16,7 @@ from rich.console import Console
 
 from trainables.errors import UserError
 
+Say = Callable[[str], None]  # tells the person who has started it one line
 DEFAULT_STORAGE = "sweeps"
 PROJECT = Path(__file__).parents[1]
 RUN_TUNE = PROJECT / "run_tune.py"
@@ -71,7 +72,7 @@ def output_is_broken() -> bool:
     return False
 
 
-def say_on_stdout() -> Callable[[str], None]:
+def say_on_stdout() -> Say:
     """Bound to this moment's stdout: while Ray runs, what others print goes to a file.
 
     Where it cannot be written, a full disk perhaps, nobody hears it, and the sweep goes on.

@@ -16,10 +16,10 @@ from tests.faults.specimen import NAME
 from trainables.errors import UserError
 from trainables.training.checkpoint_files import read_meta
 from tuning.cli import main
-from tuning.history.events import EventLog
 from tuning.history.sweeps import read_sweep
 from tuning.sweep.directory import check_inputs, locked, read_config
 from tuning.sweep.resuming import take_up
+from tuning.sweep.running import open_sweep
 
 CHECKPOINT_FILES = (
     "encoder.json encoder.safetensors meta.json optimizer.safetensors random.safetensors".split()
@@ -110,17 +110,9 @@ def resume(directory: Path) -> list[tuple[int, dict[str, Any], int]]:
     with locked(directory):
         config = read_config(directory)
         check_inputs(directory)
-        record = read_sweep(directory)
-        log = EventLog(directory)
-
-        def tell(event: str, trial_id: str, **content: Any) -> None:
-            told = {"event": event, "trial_id": trial_id, "time": 1, **content}
-            log.write(told)
-            record.apply(told)
-
-        training = config.train.training
-        starts = take_up(directory, directory / "tune", record, training, tell, retry_failed=False)
-        log.close()
+        sweep = open_sweep(directory, config, read_sweep(directory), print)
+        starts = take_up(sweep, retry_failed=False)
+        sweep.history.close()
     return [
         (s.number, s.params, read_meta(s.checkpoint)["epoch"] if s.checkpoint else 0)
         for s in starts

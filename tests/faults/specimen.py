@@ -22,11 +22,11 @@ from trainables.training.checkpoint_files import checkpoints
 from trainables.training.reports import Ending, Report
 from tuning.config.space import with_params
 from tuning.config.sweep import ResolvedSweep, SweepConfig, load_sweep
-from tuning.history.events import EventLog
 from tuning.history.record import SweepRecord, trial_name
 from tuning.sweep.derived import write_derived
 from tuning.sweep.directory import create_directory, read_config
 from tuning.sweep.history_writer import SweepCallback
+from tuning.sweep.running import open_sweep
 
 NAME = "specimen"
 EPOCHS = 3
@@ -46,17 +46,17 @@ def make_specimen(place: Path, tools: list[dict[str, str]] = TOOLS) -> Path:
         f"storage={place / 'sweeps'}",
         "num_trials=4",
     ]
-    sweep = ResolvedSweep(NAME, load_sweep(None, settings))
-    create_directory(sweep)
-    config = read_config(sweep.directory)
+    resolved = ResolvedSweep(NAME, load_sweep(None, settings))
+    create_directory(resolved)
+    config = read_config(resolved.directory)
     record = SweepRecord(NAME, config.metric, config.mode, config.num_trials)
-    callback = SweepCallback(record, EventLog(sweep.directory), sweep.directory, config.keep_best)
-    callback.sweep_event("running")
+    sweep = open_sweep(resolved.directory, config, record, print)
+    sweep.history.sweep_event("running")
     lanes = make_lanes(config)
     for number, (epochs, ending) in enumerate(TRIALS):
-        train(lanes, config, callback, number, epochs, ending)
-    callback.close()
-    write_derived(sweep.directory, config, record)
+        train(lanes, config, sweep.history, number, epochs, ending)
+    sweep.history.close()
+    write_derived(sweep)
     (sweep.directory / "lock").write_text("pid 1")
     (sweep.directory / "logs").mkdir()
     (sweep.directory / "logs" / "ray.log").write_text("a line\n")

@@ -19,7 +19,7 @@ CONTROLLER_RESTARTS = 3
 POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 # No report of a packed run passes through the controller: it only looks whether the hosts live,
 # and each look takes time from their training.
-FLEET_POLL_SECONDS = "0.5"
+FLEET_ENVIRONMENT = {POLL_INTERVAL: "0.5"}
 RAY_TRAIN_ENVIRONMENT = {
     POLL_INTERVAL: "0.05",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

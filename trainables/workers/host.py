@@ -17,23 +17,16 @@ from trainables.inputs.cache import unread_prompts
 from trainables.inputs.find_or_prepare import find_or_prepare
 from trainables.packing.protocol import Board, HostFacts
 from trainables.training.startup_time import lateness
-from trainables.workers.environment import (
-    FLEET_POLL_SECONDS,
-    POLL_INTERVAL,
-    own_device,
-    run_config,
-    scaling_config,
-)
+from trainables.workers.environment import own_device, run_config, scaling_config
 from trainables.workers.link import POLL_SECONDS, BoardActor, SwitchboardLink
 from trainables.workers.object_store import get_inputs
 
 # The trial that drives a run and the run's controller load this module, too. What only workers
 # need (torch, transformers) is imported where it is used: seconds per process.
 if TYPE_CHECKING:
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
     from trainables.inputs.shared_inputs import SharedInputs
     from trainables.llm.frozen import FrozenLLM
+    from trainables.workers.ray_internals import FleetTrainer
 
 HOST_RESTARTS = 20
 
@@ -93,33 +86,11 @@ def host_worker(loop_config: dict[str, Any]) -> None:
 
 def make_fleet(
     settings: HostSettings, *, name: str, storage_path: str, callbacks: Sequence[Any]
-) -> DataParallelTrainer:
-    """A Ray Train run of ``settings.hosts`` hosts; of fewer, while a joined cluster has no more.
+) -> FleetTrainer:
+    """A Ray Train run of ``settings.hosts`` hosts; of fewer, while a joined cluster has no more."""
+    from trainables.workers.ray_internals import FleetTrainer, start_actors_of_train
 
-    The hosts need no process group: nothing that one computes depends on another. Nor do they
-    read Ray datasets, and their placement group ends with the controller that made it: the actors
-    that Ray Train starts for these are left out, because the hosts would wait for them.
-    """
-    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-        get_or_create_autoscaling_coordinator,
-    )
-    from ray.train.v2._internal.callbacks import DatasetsCallback
-    from ray.train.v2._internal.callbacks.placement_group_callback import (
-        PlacementGroupCleanerCallback,
-    )
-    from ray.train.v2._internal.execution.callback import RayTrainCallback
-    from ray.train.v2._internal.state.state_actor import get_or_create_state_actor
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-    class FleetTrainer(DataParallelTrainer):
-        def _create_default_callbacks(self) -> list[RayTrainCallback]:
-            unused = (DatasetsCallback, PlacementGroupCleanerCallback)
-            return [c for c in super()._create_default_callbacks() if not isinstance(c, unused)]
-
-    os.environ[POLL_INTERVAL] = FLEET_POLL_SECONDS
-    # The controller would make these one after the other, and wait for each.
-    get_or_create_state_actor()
-    get_or_create_autoscaling_coordinator()
+    start_actors_of_train()
     elastic = settings.elastic and settings.hosts > 1
     return FleetTrainer(
         host_worker,

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import ray
 
 from trainables.errors import UserError
 from trainables.workers.environment import RAY_TRAIN_ENVIRONMENT
+from tuning.execution.process_state import environment, logged_to, signal_handlers_kept
+from tuning.ray_internals import started_by_hand
 from tuning.terminal import PROJECT
 
 NEVER = "1000000000"
@@ -49,13 +50,16 @@ class Cluster:
 
 @contextlib.contextmanager
 def ray_cluster(log_file: Path) -> Iterator[Cluster]:
-    """Join the cluster of RAY_ADDRESS or of `ray start`, else start one for the sweep's time."""
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    _log_to(log_file)
-    os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
-    joined = "RAY_ADDRESS" in os.environ or _started_by_hand()
+    """Join the cluster of RAY_ADDRESS or of `ray start`, else start one for the sweep's time.
+
+    What is set in the environment already stays; all that is changed of this process is put back.
+    """
+    joined = "RAY_ADDRESS" in os.environ or started_by_hand()
     # Ray prints some warnings straight to the terminal; those belong to the file, too.
     with (
+        environment({k: v for k, v in ENVIRONMENT.items() if k not in os.environ}),
+        signal_handlers_kept(),
+        logged_to(log_file),
         log_file.open("a") as chatter,
         contextlib.redirect_stderr(chatter),
         contextlib.redirect_stdout(chatter),
@@ -92,12 +96,6 @@ def _runtime_env(project: str) -> dict[str, object]:
     return {"env_vars": {**ENVIRONMENT, "PYTHONPATH": project}}
 
 
-def _started_by_hand() -> bool:
-    from ray._private.utils import read_ray_address
-
-    return read_ray_address() is not None
-
-
 def check_slots(cluster: Cluster, workers: int, key: str) -> None:
     """A trial that can never be placed would wait for ever."""
     if workers > cluster.slots:
@@ -106,17 +104,3 @@ def check_slots(cluster: Cluster, workers: int, key: str) -> None:
             f"`{key}` is {workers}, but the cluster has "
             f"{cluster.slots} {unit}; lower it or add machines"
         )
-
-
-def _log_to(path: Path) -> None:
-    """Ray's, Tune's and Python's warnings go to a file, not between the lines of the table."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("ray", "optuna", "py.warnings", "transformers"):
-        logger = logging.getLogger(name)
-        for other in logger.handlers:
-            other.close()
-        logger.handlers = [handler]
-        logger.propagate = False
-    logging.captureWarnings(True)
-    warnings.simplefilter("default")

@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-from ray import tune
-
-from trainables.config import PretrainConfig
 from trainables.inputs.find_or_prepare import find_or_prepare
 from trainables.workers.object_store import put_inputs
-from tuning.config.sweep import DedicatedExecution, SweepConfig
-from tuning.execution.cluster import Cluster, check_slots
+from tuning.config.sweep import DedicatedExecution
+from tuning.execution.cluster import check_slots
 from tuning.execution.execution import (
-    TRAIN_RUNS_DIR,
     Execution,
-    Say,
+    ExecutionContext,
     check_searched_heads,
     describe_inputs,
+    trial_class,
 )
 from tuning.execution.mailbox import open_mailbox
 
 
-def open_dedicated(
-    directory: Path,
-    config: SweepConfig,
-    dedicated: DedicatedExecution,
-    train: PretrainConfig,
-    cluster: Cluster,
-    say: Say,
-    interrupt: Callable[[], None],
-) -> Execution:
+def open_dedicated(context: ExecutionContext, dedicated: DedicatedExecution) -> Execution:
     from tuning.execution.dedicated_trial import DedicatedTrial, TrialSettings
 
+    train, cluster = context.config.train, context.cluster
     workers = dedicated.workers_per_trial
     check_slots(cluster, workers, "execution.workers_per_trial")
-    fits = cluster.slots // workers
-    concurrent = min(fits, config.max_concurrent or fits, config.num_trials)
-    inputs, origin = find_or_prepare(train, cluster.has_gpu, say=say, interrupt=interrupt)
-    describe_inputs(inputs, origin, say)
-    check_searched_heads(config, train, inputs)
-    say(f"      {concurrent} trials at a time, {workers} Ray Train workers each")
-    settings = TrialSettings(
-        train, put_inputs(inputs), open_mailbox(), workers, directory / TRAIN_RUNS_DIR
+    concurrent = min(cluster.slots // workers, context.most_trials)
+    inputs, origin = find_or_prepare(
+        train, cluster.has_gpu, say=context.say, interrupt=context.interrupt
     )
-    trainable = tune.with_parameters(DedicatedTrial, settings=settings)
+    describe_inputs(inputs, origin, context.say)
+    check_searched_heads(context.config, inputs)
+    context.say(f"      {concurrent} trials at a time, {workers} Ray Train workers each")
+    settings = TrialSettings(train, put_inputs(inputs), open_mailbox(), workers, context.train_runs)
+    trainable = trial_class(DedicatedTrial, settings)
     return Execution(
         trainable, lambda: concurrent, concurrent, len(inputs.tool_names), inputs.hidden_size
     )

@@ -4,19 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import ray
 from ray import tune
 from ray.tune import Callback
 
-from trainables.config import PretrainConfig
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.location import check_heads
 from trainables.packing.protocol import HostFacts
 from tuning.config.space import HEADS, searched_heads
 from tuning.config.sweep import SweepConfig
+from tuning.execution.cluster import Cluster
+from tuning.terminal import Say
 
 TRAIN_RUNS_DIR = "train_runs"
-Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExecutionContext:
+    """What an execution needs to know of the sweep, and of where it runs.
+
+    ``config`` has no null that the cluster decides. ``interrupt`` is called while something is
+    waited for, and may raise.
+    """
+
+    config: SweepConfig
+    cluster: Cluster
+    train_runs: Path  # the directories of Ray Train's runs; removed at the end
+    say: Say
+    interrupt: Callable[[], None]
+
+    @property
+    def most_trials(self) -> int:
+        """Trials at a time, at most, however many the cluster could hold."""
+        return min(self.config.max_concurrent or self.config.num_trials, self.config.num_trials)
 
 
 @dataclass(frozen=True)
@@ -34,9 +57,26 @@ class Execution:
     save: Callable[[], None] = lambda: None  # checkpoints of what trains, where it stands
 
 
-def check_searched_heads(config: SweepConfig, train: PretrainConfig, inputs: SharedInputs) -> None:
+def trial_class(trainable: type[tune.Trainable], settings: object) -> type[tune.Trainable]:
+    """A trainable whose ``setup`` gets ``settings``, from Ray's object store.
+
+    ``tune.with_parameters`` would do, but the dashboard shows the qualified name of its class, and
+    Ray keeps a hook of each call for the rest of the process.
+    """
+    reference = ray.put(settings)
+
+    class Trial(trainable):
+        __qualname__ = "Trial"  # without the function around it
+
+        def setup(self, config: dict[str, Any]) -> None:
+            super().setup(config, settings=ray.get(reference))
+
+    return Trial
+
+
+def check_searched_heads(config: SweepConfig, inputs: SharedInputs) -> None:
     """Of an LLM that had to be fetched first, D is known only now."""
-    for heads in searched_heads(config.search_space, train):
+    for heads in searched_heads(config.search_space, config.train):
         check_heads(heads, inputs.hidden_size, f"`{HEADS}`")
 
 

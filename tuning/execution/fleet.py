@@ -8,19 +8,19 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 from ray.actor import ActorHandle
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.tune.experiment import Trial
 
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.packing.protocol import HostFacts
 from trainables.workers.host import HostSettings, make_fleet
+from tuning.ray_internals import ControllerStarted, WorkersStart, abort_controller
 
 CONTROLLER = "controller"
 CLOSE_SECONDS = 5.0
@@ -34,33 +34,21 @@ class FleetGoneError(RuntimeError):
     """The hosts ended, and will not come back by themselves."""
 
 
-class IntroduceController(ControllerCallback):
-    """Sends the Train controller's own handle, so that the driver can end the run in order."""
-
-    def __init__(self, mailbox: ActorHandle, key: str) -> None:
-        self._mailbox = mailbox
-        self._key = key
-
-    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
-        controller = ray.get_runtime_context().current_actor
-        self._mailbox.put.remote(self._key, controller)
+def introduce_controller(mailbox: ActorHandle, key: str, controller: ActorHandle) -> None:
+    """Send the Train controller's own handle, so that the driver can end the run in order."""
+    mailbox.put.remote(key, controller)
 
 
-class ForgetHosts(WorkerGroupCallback):
-    """Tells the switchboard before a new group of workers starts that the last one is gone."""
-
-    def __init__(self, switchboard: ActorHandle) -> None:
-        self._switchboard = switchboard
-
-    def before_worker_group_start(self, worker_group_context: Any) -> None:
-        ray.get(self._switchboard.forget_hosts.remote(worker_group_context.num_workers))
+def forget_hosts(switchboard: ActorHandle, expected: int) -> None:
+    """Tell the switchboard before a new group of workers starts that the last one is gone."""
+    ray.get(switchboard.forget_hosts.remote(expected))
 
 
-def abort(mailbox: ActorHandle, key: str) -> None:
+def end_run(mailbox: ActorHandle, key: str) -> None:
     """End a Ray Train run through its controller; one that never started needs no end."""
     with contextlib.suppress(ray.exceptions.RayError):
         for controller in ray.get(mailbox.get.remote(key, ABORT_SECONDS)):
-            ray.get(controller.abort.remote(), timeout=ABORT_SECONDS)
+            abort_controller(controller, ABORT_SECONDS)
 
 
 class Fleet:
@@ -79,8 +67,8 @@ class Fleet:
             name="fleet",
             storage_path=str(train_runs),
             callbacks=[
-                ForgetHosts(self.switchboard),
-                IntroduceController(self.switchboard, CONTROLLER),
+                WorkersStart(partial(forget_hosts, self.switchboard)),
+                ControllerStarted(partial(introduce_controller, self.switchboard, CONTROLLER)),
             ],
         )
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fleet")
@@ -134,7 +122,7 @@ class Fleet:
         self.switchboard.close_hosts.remote()
         wait([self._fit], CLOSE_SECONDS)
         if not self._fit.done():
-            abort(self.switchboard, CONTROLLER)
+            end_run(self.switchboard, CONTROLLER)
         self._pool.shutdown(wait=False)
         shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -13,7 +13,7 @@ import ray
 from ray.actor import ActorHandle
 
 # What only waits and forwards must not take from what the workers need: a bit of the head node.
-HEAD_NODE, DRIVER_SHARE = "node:__internal_head__", 0.001
+DRIVER_SHARE = 0.001
 
 
 class Mailbox:

@@ -2,90 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from ray import tune
-
-from trainables.config import PretrainConfig
 from trainables.inputs.cache import find_inputs
 from trainables.inputs.find_or_prepare import FROM_CACHE
+from trainables.inputs.shared_inputs import SharedInputs
 from trainables.packing.protocol import LANES_IN_TURN
+from trainables.workers.environment import FLEET_ENVIRONMENT
 from trainables.workers.host import HostSettings
 from trainables.workers.link import BoardActor
 from trainables.workers.object_store import put_inputs
-from tuning.config.sweep import PackedExecution, SweepConfig
-from tuning.execution.cluster import Cluster, check_slots
+from tuning.config.sweep import PackedExecution
+from tuning.execution.cluster import check_slots
 from tuning.execution.execution import (
-    TRAIN_RUNS_DIR,
     Execution,
-    Say,
+    ExecutionContext,
     check_searched_heads,
     describe_inputs,
+    trial_class,
 )
 from tuning.execution.fleet import Fleet, FleetCallback
 from tuning.execution.packed_trial import PackedSettings, PackedTrial
+from tuning.execution.process_state import environment
 from tuning.execution.switchboard import open_switchboard
 
 
 @contextmanager
-def open_packed(
-    directory: Path,
-    config: SweepConfig,
-    packed: PackedExecution,
-    train: PretrainConfig,
-    cluster: Cluster,
-    say: Say,
-    interrupt: Callable[[], None],
-) -> Iterator[Execution]:
+def open_packed(context: ExecutionContext, packed: PackedExecution) -> Iterator[Execution]:
+    train, has_gpu = context.config.train, context.cluster.has_gpu
+    hosts, lanes = _hosts(context, packed), _known_lanes(context, packed)
+    inputs = find_inputs(train, has_gpu)
+    reference = put_inputs(inputs) if inputs else None
+    board = BoardActor(open_switchboard())
+    settings = HostSettings(train, reference, board, lanes, hosts, elastic=context.cluster.joined)
+    with _fleet(context, settings) as fleet:
+        origin = FROM_CACHE if inputs else "prepared by the first host"
+        inputs = inputs or fleet.inputs()
+        describe_inputs(inputs, origin, context.say)
+        check_searched_heads(context.config, inputs)
+        yield _execution(context, settings, fleet, inputs)
+
+
+@contextmanager
+def _fleet(context: ExecutionContext, settings: HostSettings) -> Iterator[Fleet]:
+    """Hosts that start, and end with the block."""
+    with environment(FLEET_ENVIRONMENT):
+        fleet = Fleet(settings, context.train_runs, context.interrupt)
+        try:
+            yield fleet
+        finally:
+            fleet.close()
+
+
+def _hosts(context: ExecutionContext, packed: PackedExecution) -> int:
+    """The most that the fleet will have; no more than there can be trials at a time."""
+    cluster = context.cluster
     hosts = cluster.slots if packed.hosts == "auto" else packed.hosts
     # Of a joined cluster the fleet takes what there is, and more when it grows.
     check_slots(cluster, 1 if cluster.joined else hosts, "execution.hosts")
-    most = min(config.max_concurrent or config.num_trials, config.num_trials)
-    hosts = min(hosts, most)
-    known = LANES_IN_TURN if packed.lanes == "auto" and not cluster.has_gpu else packed.lanes
-    inputs = find_inputs(train, cluster.has_gpu)
-    settings = HostSettings(
-        train,
-        put_inputs(inputs) if inputs else None,
-        BoardActor(open_switchboard()),
-        None if known == "auto" else known,
-        hosts,
-        elastic=cluster.joined,
+    return min(hosts, context.most_trials)
+
+
+def _known_lanes(context: ExecutionContext, packed: PackedExecution) -> int | None:
+    """The lanes of a host; None if only the hosts can measure what fits."""
+    if packed.lanes != "auto":
+        return packed.lanes
+    return None if context.cluster.has_gpu else LANES_IN_TURN
+
+
+def _execution(
+    context: ExecutionContext, settings: HostSettings, fleet: Fleet, inputs: SharedInputs
+) -> Execution:
+    """Everything stands: how many trials the fleet takes at a time, and the trials themselves."""
+    hosts, slots = settings.hosts, context.cluster.slots
+    lanes, why = _lanes(settings, fleet)
+    concurrent = min(lanes, context.most_trials)
+    each = f"{lanes // hosts} lanes each, {why}"
+    context.say(f"      {hosts} hosts, {concurrent} trials at a time: {each}")
+    if hosts > slots:
+        context.say(f"      {slots} of the hosts now, the others when the cluster grows")
+    shared = PackedSettings(settings.config, settings.board.handle)
+    return Execution(
+        trial_class(PackedTrial, shared),
+        # Until the hosts are up, more would only take the cores that these need to start.
+        lambda: concurrent if fleet.is_up() else min(hosts, concurrent),
+        concurrent,
+        len(inputs.tool_names),
+        inputs.hidden_size,
+        reuse_actors=True,
+        callbacks=[FleetCallback(fleet)],
+        hosts=fleet.describe,
+        save=fleet.save,
     )
-    fleet = Fleet(settings, directory / TRAIN_RUNS_DIR, interrupt)
-    try:
-        origin = FROM_CACHE if inputs else "prepared by the first host"
-        inputs = inputs or fleet.inputs()
-        describe_inputs(inputs, origin, say)
-        check_searched_heads(config, train, inputs)
-        if known == "auto":  # only the hosts can measure what fits
-            # An elastic fleet may begin with one, the others being another sweep's: those to come
-            # are taken to be like the first.
-            found = fleet.hosts(1 if settings.elastic else hosts)
-            lanes = sum(host.lanes for host in found) + found[0].lanes * (hosts - len(found))
-            why = found[0].reason
-        else:
-            lanes, why = hosts * known, "each a run of its own, one step after the other"
-        concurrent = min(lanes, most)
-        each = f"{lanes // hosts} lanes each, {why}"
-        say(f"      {hosts} hosts, {concurrent} trials at a time: {each}")
-        if hosts > cluster.slots:
-            say(f"      {cluster.slots} of the hosts now, the others when the cluster grows")
-        yield Execution(
-            tune.with_parameters(
-                PackedTrial, settings=PackedSettings(train, settings.board.handle)
-            ),
-            # Until the hosts are up, more would only take the cores that these need to start.
-            lambda: concurrent if fleet.is_up() else min(hosts, concurrent),
-            concurrent,
-            len(inputs.tool_names),
-            inputs.hidden_size,
-            reuse_actors=True,
-            callbacks=[FleetCallback(fleet)],
-            hosts=fleet.describe,
-            save=fleet.save,
-        )
-    finally:
-        fleet.close()
+
+
+def _lanes(settings: HostSettings, fleet: Fleet) -> tuple[int, str]:
+    """The lanes of all hosts together, and why there are so many."""
+    hosts = settings.hosts
+    if settings.lanes is not None:
+        return hosts * settings.lanes, "each a run of its own, one step after the other"
+    # An elastic fleet may begin with one, the others being another sweep's: those to come are
+    # taken to be like the first.
+    found = fleet.hosts(1 if settings.elastic else hosts)
+    lanes = sum(host.lanes for host in found) + found[0].lanes * (hosts - len(found))
+    return lanes, found[0].reason

@@ -16,7 +16,6 @@ from typing import Any
 import ray
 from ray import tune
 from ray.actor import ActorHandle
-from ray.train._internal.checkpoint_manager import _TrainingResult
 
 from trainables.config import PretrainConfig
 from trainables.files import wait_for_room
@@ -25,6 +24,7 @@ from trainables.packing.protocol import Assignment
 from trainables.statuses import Status
 from trainables.training.reports import EpochReport, Report
 from tuning.config.space import with_params
+from tuning.ray_internals import last_result, saved_in_place, trial_directory
 from tuning.tune_edge import to_result
 
 START_DIR = "start"
@@ -56,7 +56,7 @@ class PackedTrial(tune.Trainable):
         self._name = self.trial_name
         self._key = f"{self._name}-{uuid.uuid4().hex}"
         self._params = new_config["params"]
-        self._directory = Path(self._storage.trial_fs_path)
+        self._directory = trial_directory(self)
         self._started = False
         start = new_config.get("start")
         self._checkpoint: Path | None = Path(start) if start else None
@@ -80,7 +80,7 @@ class PackedTrial(tune.Trainable):
             self._checkpoint = Path(saved)
         return to_result(report, checkpoint=saved is not None)
 
-    def save(self, checkpoint_dir: str | None = None) -> _TrainingResult:
+    def save(self, checkpoint_dir: str | None = None) -> Any:
         """The newest checkpoint under a path of its own, because Tune deletes them by path."""
         if self._checkpoint is None:
             return super().save(checkpoint_dir)
@@ -89,8 +89,8 @@ class PackedTrial(tune.Trainable):
             path = path.with_name(f"{path.name}_{len(self._named)}")
             copy_checkpoint(self._checkpoint, path)
         self._named.add(path)
-        figures = {**scalars(self._last_result), "training_iteration": self._iteration}
-        return _TrainingResult(tune.Checkpoint.from_directory(path), figures)
+        figures = {**scalars(last_result(self)), "training_iteration": self.iteration}
+        return saved_in_place(path, figures)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing has been trained yet: the empty directory says so."""

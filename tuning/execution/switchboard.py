@@ -20,7 +20,7 @@ from ray.actor import ActorHandle
 from trainables.errors import UserError
 from trainables.packing.protocol import Assignment, Board, Command, HostFacts
 from trainables.training.reports import EpochReport, Report
-from tuning.execution.mailbox import DRIVER_SHARE, HEAD_NODE, Mailbox
+from tuning.execution.mailbox import DRIVER_SHARE, Mailbox
 
 # A run that has reported keeps its lane for so long while another waits for one.
 PATIENCE_SECONDS = 1.0
@@ -260,6 +260,8 @@ class Switchboard(Mailbox, Board):
 
 def open_switchboard() -> ActorHandle:
     """Start the actor; it needs no CPU of its own and ends with the sweep's driver."""
+    from tuning.ray_internals import HEAD_NODE  # not in the actor's process
+
     share = {HEAD_NODE: DRIVER_SHARE}
     actor = ray.remote(num_cpus=0, resources=share, max_concurrency=10_000)(Switchboard)
     return actor.remote()

@@ -6,18 +6,18 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.train import Checkpoint
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2.api.callback import UserCallback
+from ray.train import Checkpoint, UserCallback
 
 from trainables.training.reports import Report, from_plain
 from trainables.workers.dedicated import WorkerSettings, make_trainer
-from tuning.execution.fleet import ABORT_SECONDS, IntroduceController, abort
+from tuning.execution.fleet import ABORT_SECONDS, end_run, introduce_controller
+from tuning.ray_internals import ControllerStarted
 
 POLL_SECONDS = 1.0
 
@@ -31,7 +31,7 @@ class ForwardReports(UserCallback):
 
     def after_report(
         self,
-        run_context: TrainRunContext,
+        run_context: Any,
         metrics: list[dict[str, Any]],
         checkpoint: Checkpoint | None,
     ) -> None:
@@ -64,7 +64,7 @@ class TrainRun:
             workers=workers,
             callbacks=[
                 ForwardReports(mailbox, self._name),
-                IntroduceController(mailbox, self._controller),
+                ControllerStarted(partial(introduce_controller, mailbox, self._controller)),
             ],
         )
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ray_train")
@@ -98,7 +98,7 @@ class TrainRun:
             wait([self._fit], ABORT_SECONDS)
         if not self._fit.done():
             # A run whose driver is killed keeps its resources until Ray's cleaner notices.
-            abort(self._mailbox, self._controller)
+            end_run(self._mailbox, self._controller)
         self._pool.shutdown(wait=False)
         for key in (self._name, self._controller):
             self._mailbox.close.remote(key)

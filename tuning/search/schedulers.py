@@ -22,6 +22,7 @@ from trainables.statuses import Status
 from tuning.config.space import changeable
 from tuning.config.sweep import ASHA, PBT, HyperBand, Median, NoScheduler, Scheduler
 from tuning.history.record import SweepRecord
+from tuning.ray_internals import name_directory
 from tuning.search.halving import Halving
 from tuning.search.ranges import domain
 from tuning.tune_edge import TIME_ATTRIBUTE, has_new_epoch, status_of
@@ -31,13 +32,10 @@ PAUSING = (HyperBand, PBT)
 
 
 class _OwnDirectory(TrialScheduler):
-    """Every trial's directory has its name, and no other.
-
-    Ray adds to it where a sweep that began on the same cluster in the same second has one too.
-    """
+    """Every trial's directory has its name, and no other."""
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        trial.relative_logdir = trial.storage.trial_dir_name = str(trial)
+        name_directory(trial)
         super().on_trial_add(tune_controller, trial)
 
 

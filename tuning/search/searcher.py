@@ -27,9 +27,9 @@ class OptunaSearcher(Searcher):
     """Hands ``{"number": i, "params": {...}, ...}`` to Ray Tune: what goes on, then what is new.
 
     ``requested`` in a suggestion is the time at which it was asked for, in seconds since 1970.
-    ``live`` holds the ids of those handed out that have not ended, ``room`` tells whether there
-    may be one more. A trial that waits at a rung is only taken up
-    when the rung is decided; ``stop`` is told of those that end there.
+    ``room`` is told how many of those handed out have not ended, and tells whether there may be
+    one more. A trial that waits at a rung is only taken up when the rung is decided, which
+    ``goes_on`` tells; ``stop`` is told of those that end there.
     """
 
     def __init__(
@@ -37,16 +37,15 @@ class OptunaSearcher(Searcher):
         suggestions: Suggestions,
         record: SweepRecord,
         starts: Sequence[Start],
-        live: set[str],
         *,
-        room: Callable[[], bool],
+        room: Callable[[int], bool],
         goes_on: Callable[[Start], bool | None],
         stop: Callable[[int], None],
     ) -> None:
         super().__init__(metric=record.metric, mode=record.mode)
         self._suggestions = suggestions
         self._starts = list(starts)
-        self._live = live
+        self._live: set[str] = set()
         known = {t.number for t in record.trials.values()}
         self._new = [n for n in range(record.num_trials) if n not in known]
         self._room = room
@@ -65,7 +64,7 @@ class OptunaSearcher(Searcher):
         return len(self._starts) + len(self._new)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if not self._room():
+        if not self._room(len(self._live)):
             return None
         if self.has_ended:
             return str(Searcher.FINISHED)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from trainables.files import write_text
-from tuning.config.sweep import SweepConfig
-from tuning.history.record import TUNE_DIR, SweepRecord
 from tuning.search.study import export_study
+from tuning.sweep.running import RunningSweep
 
 
-def write_derived(directory: Path, config: SweepConfig, record: SweepRecord) -> None:
-    """The study, Tune's ``result.json`` of each trial, the best encoder.
+def write_derived(sweep: RunningSweep) -> None:
+    """The study, Tune's ``result.json`` of each trial, the best encoder, once there is room.
 
     All is made anew each time: nothing in it can be missing or twice.
     """
-    export_study(record, config.search_space, directory / "study.journal")
+    sweep.when_there_is_room(lambda: _write(sweep))
+
+
+def _write(sweep: RunningSweep) -> None:
+    record = sweep.record
+    export_study(record, sweep.config.search_space, sweep.directory / "study.journal")
     for trial in record.trials.values():
-        folder = directory / TUNE_DIR / trial.trial_id
+        folder = sweep.trials / trial.trial_id
         if folder.is_dir():
             rows = [
                 {
@@ -33,4 +36,4 @@ def write_derived(directory: Path, config: SweepConfig, record: SweepRecord) -> 
     if record.best() is not None:
         from tuning.history.export import write_best
 
-        write_best(directory, record, directory / "best", replace=True)
+        write_best(sweep.directory, record, sweep.directory / "best", replace=True)

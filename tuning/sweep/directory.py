@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,8 @@ from tuning.history.manifest import (
 )
 from tuning.history.record import Event, EventKind
 from tuning.history.sweeps import CONFIG_FILE, STOP_FILE
-from tuning.terminal import run_tune_on
+from tuning.terminal import Say, run_tune_on
 
-Say = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
 # The copies of the data in a sweep's directory, by their keys in its configuration.
@@ -77,13 +76,12 @@ def write_config(directory: Path, config: SweepConfig, say: Say) -> None:
     """A changed configuration, in the history first: what is there counts."""
     manifest = {**read_manifest(directory), "num_trials": config.num_trials}
     text = dump_sweep(_portable(config))
-    _write_created(directory, manifest, text, say)
+    _write_created(EventLog(directory, say), manifest, text)
     wait_for_room(lambda: write_manifest(directory, manifest), directory, say)
     wait_for_room(lambda: write_text(directory / CONFIG_FILE, text), directory, say)
 
 
-def _write_created(directory: Path, manifest: dict[str, Any], text: str, say: Say) -> None:
-    log = EventLog(directory, say)
+def _write_created(log: EventLog, manifest: dict[str, Any], text: str) -> None:
     log.write({"event": EventKind.CREATED, "manifest": with_checksum(manifest), "sweep": text})
     log.close()
 
@@ -97,7 +95,7 @@ def raise_format(directory: Path, say: Say) -> None:
     if manifest["format_version"] == FORMAT_VERSION:
         return
     text = (directory / CONFIG_FILE).read_text()
-    _write_created(directory, manifest, text, say)
+    _write_created(EventLog(directory, say), manifest, text)
     wait_for_room(lambda: write_manifest(directory, manifest), directory, say)
 
 
@@ -125,7 +123,7 @@ def create_directory(sweep: ResolvedSweep) -> None:
         text, manifest = dump_sweep(_portable(config)), _manifest(sweep, aside)
         write_text(aside / CONFIG_FILE, text)
         write_manifest(aside, manifest)
-        _write_created(aside, manifest, text, _refuse)
+        _write_created(EventLog(aside, _refuse), manifest, text)
         aside.rename(directory)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):

@@ -21,6 +21,7 @@ from trainables.training.reports import EpochReport, Metrics
 from tuning.history.events import EventLog, now
 from tuning.history.record import Event, EventKind, SweepRecord, SweepState, TrialRecord
 from tuning.monitors.base import Monitor
+from tuning.ray_internals import keep_no_running_means
 from tuning.tune_edge import MESSAGE, TIME_ATTRIBUTE, status_of, take_report
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class SweepCallback(Callback):
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         for trial in trials[self._introduced :]:
             self._introduced += 1
-            trial.run_metadata._n_steps = []  # running means that nobody reads, of every figure
+            keep_no_running_means(trial)
             if self._params_of(trial) != trial.config["params"]:
                 state = trial.config.get("state")
                 more = {"state": state} if state else {}

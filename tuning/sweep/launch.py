@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import shutil
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from ray.exceptions import RayError
 from rich.console import Console
 
 from trainables.errors import UserError
-from trainables.files import wait_for_room
 from trainables.statuses import Status
 from tuning.config.space import describe_steps
-from tuning.config.sweep import PBT, ResolvedSweep, SweepConfig
+from tuning.config.sweep import ResolvedSweep
 from tuning.execution.cluster import Cluster, RayStartError, ray_cluster
-from tuning.execution.execution import Execution
+from tuning.execution.execution import TRAIN_RUNS_DIR, Execution, ExecutionContext
 from tuning.execution.fleet import FleetGoneError
 from tuning.execution.opening import open_execution
-from tuning.history.events import EventLog
-from tuning.history.record import TUNE_DIR, SweepRecord, SweepState
+from tuning.execution.process_state import logged_to
+from tuning.history.record import SweepRecord, SweepState
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.base import Monitor
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.monitors.table import TableMonitor
 from tuning.monitors.wandb import WandbMonitor
+from tuning.search.searcher import Start
 from tuning.sweep.derived import write_derived
 from tuning.sweep.directory import (
     check_inputs,
@@ -38,14 +36,11 @@ from tuning.sweep.directory import (
     read_config,
     write_config,
 )
-from tuning.sweep.history_writer import SweepCallback
 from tuning.sweep.resuming import take_up
-from tuning.sweep.stopping import StopRequests, SweepStopped
+from tuning.sweep.running import RunningSweep, open_sweep
+from tuning.sweep.stopping import SweepStopped
 from tuning.sweep.tune_run import run_tune_experiment
-from tuning.terminal import make_console, program, shown_path
-
-Say = Callable[[str], None]
-_log = logging.getLogger(__name__)
+from tuning.terminal import Say, make_console, program, shown_path
 
 
 def launch(sweep: ResolvedSweep, say: Say) -> None:
@@ -63,7 +58,7 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
             say(f"      {line}")
         record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
         try:
-            _run(directory, config, record, say)
+            _run(open_sweep(directory, config, record, say))
         except UserError:
             if not record.trials:  # nothing was made that could be resumed
                 shutil.rmtree(directory, ignore_errors=True)
@@ -88,115 +83,81 @@ def resume(
             f"in {shown_path(directory)}"
         )
         try:
-            _run(directory, config, record, say, retry_failed=retry_failed)
+            _run(open_sweep(directory, config, record, say), retry_failed=retry_failed)
         except UserError:
             if overrides and len(record.trials) == trials:  # they cannot be had here
                 write_config(directory, before, say)
             raise
 
 
-def _run(
-    directory: Path,
-    config: SweepConfig,
-    record: SweepRecord,
-    say: Say,
-    *,
-    retry_failed: bool = False,
-) -> None:
-    requests = StopRequests(directory, config.time_budget)
-    callback = SweepCallback(
-        record,
-        EventLog(directory, say, requests.wait),
-        directory,
-        None if isinstance(config.scheduler, PBT) else config.keep_best,
-    )
-
-    def derive() -> None:
-        wait_for_room(
-            partial(write_derived, directory, config, record), directory, say, requests.wait
-        )
-
-    record.state = SweepState.RUNNING  # until the history tells otherwise
+def _run(sweep: RunningSweep, *, retry_failed: bool = False) -> None:
+    sweep.record.state = SweepState.RUNNING  # until the history tells otherwise
     try:
-        with requests.listening():
-            _train(directory, config, record, callback, requests, say, retry_failed, derive)
+        with sweep.requests.listening():
+            _train(sweep, retry_failed)
     except SweepStopped as stopped:
         with contextlib.suppress(SweepStopped):  # no room, and nobody wants to wait for it
-            _interrupted(record, callback, stopped.reason)
+            _interrupted(sweep, stopped.reason)
     except (RayError, RayStartError, FleetGoneError, ConnectionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        _interrupted(record, callback, f"Ray failed: {reason.rstrip('.')}")
+        _interrupted(sweep, f"Ray failed: {reason.rstrip('.')}")
     finally:
-        callback.close()
-    if record.state == SweepState.INTERRUPTED:
-        with contextlib.suppress(SweepStopped):
-            derive()
+        sweep.history.close()
+    if sweep.record.state == SweepState.INTERRUPTED:
+        with logged_to(sweep.ray_log), contextlib.suppress(SweepStopped):
+            write_derived(sweep)
 
 
-def _interrupted(record: SweepRecord, callback: SweepCallback, reason: str) -> None:
+def _interrupted(sweep: RunningSweep, reason: str) -> None:
     """Unless its outcome has been told, and only the processes had to be ended."""
-    if record.state == SweepState.RUNNING:
-        callback.sweep_event(SweepState.INTERRUPTED, reason)
+    if sweep.record.state == SweepState.RUNNING:
+        sweep.history.sweep_event(SweepState.INTERRUPTED, reason)
 
 
-def _train(
-    directory: Path,
-    config: SweepConfig,
-    record: SweepRecord,
-    callback: SweepCallback,
-    requests: StopRequests,
-    say: Say,
-    retry_failed: bool,
-    derive: Callable[[], None],
-) -> None:
-    say("[2/4] Ray")
+def _train(sweep: RunningSweep, retry_failed: bool) -> None:
+    sweep.say("[2/4] Ray")
     console = make_console()
     # Once more: Ray has put its own handlers in the place of ours.
-    with ray_cluster(directory / "logs" / "ray.log") as cluster, requests.listening():
-        say(f"      {_resources(cluster)}")
-        if cluster.dashboard:
-            token = f"{program('ray')} get-auth-token"
-            say(f"      dashboard http://{cluster.dashboard} (its token: run `{token}`)")
-        if config.deterministic is None:
-            config = config.model_copy(update={"deterministic": not cluster.has_gpu})
-            write_config(directory, config, say)
-        train = config.train
-        training = train.training.model_copy(update={"deterministic": config.deterministic})
-        train = train.model_copy(update={"training": training})
-        trials = directory / TUNE_DIR
-        starts = take_up(
-            directory, trials, record, training, callback.tell, retry_failed=retry_failed
-        )
-        say("[3/4] Frozen LLM, tool embeddings, target texts: once for all trials")
-        with open_execution(directory, config, train, cluster, say, requests.check) as execution:
-            say("[4/4] Trials")
-            callback.watch(_monitors(directory, config, record, execution, console))
-            callback.sweep_event(SweepState.RUNNING)
-            try:
-                with requests.only_between_events():
-                    run_tune_experiment(
-                        directory, config, execution, record, starts, callback, requests, say
-                    )
-            except SweepStopped:
-                with contextlib.suppress(RayError):
-                    execution.save()
-                raise
-            callback.hosts_event(execution.hosts())
-            derive()  # first: who is killed in between goes on from here
-            callback.sweep_event(*_outcome(record))
+    with ray_cluster(sweep.ray_log) as cluster, sweep.requests.listening():
+        _describe(cluster, sweep.say)
+        sweep.settle(cluster.has_gpu)
+        starts = take_up(sweep, retry_failed=retry_failed)
+        sweep.say("[3/4] Frozen LLM, tool embeddings, target texts: once for all trials")
+        with open_execution(_context(sweep, cluster)) as execution:
+            sweep.say("[4/4] Trials")
+            sweep.history.watch(_monitors(sweep, execution, console))
+            sweep.history.sweep_event(SweepState.RUNNING)
+            _search(sweep, execution, starts)
+            sweep.history.hosts_event(execution.hosts())
+            write_derived(sweep)  # first: who is killed in between goes on from here
+            sweep.history.sweep_event(*_outcome(sweep.record))
 
 
-def _resources(cluster: Cluster) -> str:
-    return f"{cluster.slots} {'GPUs' if cluster.has_gpu else 'CPU cores, no GPU'}"
+def _describe(cluster: Cluster, say: Say) -> None:
+    say(f"      {cluster.slots} {'GPUs' if cluster.has_gpu else 'CPU cores, no GPU'}")
+    if cluster.dashboard:
+        token = f"{program('ray')} get-auth-token"
+        say(f"      dashboard http://{cluster.dashboard} (its token: run `{token}`)")
 
 
-def _monitors(
-    directory: Path,
-    config: SweepConfig,
-    record: SweepRecord,
-    execution: Execution,
-    console: Console,
-) -> list[Monitor]:
+def _context(sweep: RunningSweep, cluster: Cluster) -> ExecutionContext:
+    train_runs = sweep.directory / TRAIN_RUNS_DIR
+    return ExecutionContext(sweep.config, cluster, train_runs, sweep.say, sweep.requests.check)
+
+
+def _search(sweep: RunningSweep, execution: Execution, starts: Sequence[Start]) -> None:
+    """All trials; what trains when a stop is requested is saved where it stands."""
+    try:
+        with sweep.requests.only_between_events():
+            run_tune_experiment(sweep, execution, starts)
+    except SweepStopped:
+        with contextlib.suppress(RayError):
+            execution.save()
+        raise
+
+
+def _monitors(sweep: RunningSweep, execution: Execution, console: Console) -> list[Monitor]:
+    config, record = sweep.config, sweep.record
     monitors: list[Monitor] = [
         TableMonitor(record, config.train.training.num_epochs, console),
         GaugeMonitor(record.name),
@@ -204,7 +165,7 @@ def _monitors(
     if config.log_wandb:
         monitors.append(
             WandbMonitor(
-                directory / "wandb_runs",
+                sweep.directory / "wandb_runs",
                 config.train.logging.wandb_project,
                 record.name,
                 json.loads(config.train.model_dump_json()),

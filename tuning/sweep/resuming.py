@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainables.config import TrainingConfig
 from trainables.errors import CheckpointError
@@ -17,46 +16,52 @@ from trainables.statuses import Status
 from trainables.training.checkpoint_files import checkpoints, read_meta, remove_checkpoints
 from trainables.training.diagnosis import GATE_STUCK
 from tuning.config.space import CHANGEABLE
-from tuning.history.record import EventKind, SweepRecord, TrialRecord
+from tuning.history.record import EventKind, TrialRecord
 from tuning.search.searcher import Start
+from tuning.sweep.running import RunningSweep
 
 _log = logging.getLogger(__name__)
-# Tells the history of a trial's event: (event, trial's id, its content).
-Tell = Callable[..., None]
 
 
-def take_up(
-    directory: Path,
-    trials: Path,
-    record: SweepRecord,
-    training: TrainingConfig,
-    tell: Tell,
-    *,
-    retry_failed: bool,
-) -> list[Start]:
+class Found(NamedTuple):
+    """A whole checkpoint and what it says of itself."""
+
+    path: Path
+    meta: dict[str, Any]
+
+
+def take_up(sweep: RunningSweep, *, retry_failed: bool) -> list[Start]:
     """The trials that go on, by number; the endings that were not written down any more are.
 
-    ``trials`` has a folder of checkpoints per trial. A trial goes on from its newest whole
-    checkpoint among those that the history knows of; what came after is forgotten.
+    A trial goes on from its newest whole checkpoint among those that the history knows of; what
+    came after is forgotten.
     """
     starts = []
-    for trial in record.ordered():
+    for trial in sweep.record.ordered():
+        folder = sweep.trials / trial.trial_id
         if trial.ended is not None and not (retry_failed and trial.status == Status.FAILED):
             if trial.checkpoint_removed:  # and perhaps killed before that was done
-                remove_checkpoints(trials / trial.trial_id)
+                remove_checkpoints(folder)
             continue
-        found = _newest(trials / trial.trial_id, trial.epoch)
-        ending = _ending(trial, training)
-        if ending and found and found[1]["epoch"] == trial.epoch:
-            tell(EventKind.CHECKPOINT, trial.trial_id, path=os.path.relpath(found[0], directory))
-            tell(EventKind.END, trial.trial_id, status=ending[0], message=ending[1])
+        found = _newest(folder, trial.epoch)
+        if _has_ended(sweep, trial, found):
             continue
-        _go_back(trial, found[1] if found else None, tell)
-        if found and (params := _as_saved(trial.params, found[1]["config"])) != trial.params:
-            tell(EventKind.PARAMS, trial.trial_id, params=params)
-        starts.append(Start(trial.number, trial.params, found[0] if found else None))
-        remove_checkpoints(trials / trial.trial_id, keep=found[0] if found else None)
+        _go_back(sweep, trial, found)
+        checkpoint = found.path if found else None
+        starts.append(Start(trial.number, trial.params, checkpoint))
+        remove_checkpoints(folder, keep=checkpoint)
     return starts
+
+
+def _has_ended(sweep: RunningSweep, trial: TrialRecord, found: Found | None) -> bool:
+    """Whether it had nothing left to train; then the history is told of its end."""
+    ending = _ending(trial, sweep.config.train.training)
+    if ending is None or found is None or found.meta["epoch"] != trial.epoch:
+        return False
+    path = os.path.relpath(found.path, sweep.directory)
+    sweep.history.tell(EventKind.CHECKPOINT, trial.trial_id, path=path)
+    sweep.history.tell(EventKind.END, trial.trial_id, status=ending[0], message=ending[1])
+    return True
 
 
 def _ending(trial: TrialRecord, training: TrainingConfig) -> tuple[Status, str] | None:
@@ -82,7 +87,7 @@ def _as_saved(params: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     return params | saved
 
 
-def _newest(folder: Path, epoch: int) -> tuple[Path, dict[str, Any]] | None:
+def _newest(folder: Path, epoch: int) -> Found | None:
     """The newest whole checkpoint of at most this epoch; damaged ones are reported."""
     for path in reversed(checkpoints(folder)):
         try:
@@ -91,12 +96,14 @@ def _newest(folder: Path, epoch: int) -> tuple[Path, dict[str, Any]] | None:
             _log.warning("%s; going back to the one before", error)
             continue
         if meta["epoch"] <= epoch:
-            return path, meta
+            return Found(path, meta)
     return None
 
 
-def _go_back(trial: TrialRecord, meta: dict[str, Any] | None, tell: Tell) -> None:
-    """Make the history end where the checkpoint does."""
-    history = [dict(row) for row in meta["history"]] if meta else []
+def _go_back(sweep: RunningSweep, trial: TrialRecord, found: Found | None) -> None:
+    """Make the history end where the checkpoint does, with the parameters that it has."""
+    history = [dict(row) for row in found.meta["history"]] if found else []
     if [row["epoch"] for row in history] != sorted(trial.reports):
-        tell(EventKind.HISTORY, trial.trial_id, history=history)
+        sweep.history.tell(EventKind.HISTORY, trial.trial_id, history=history)
+    if found and (params := _as_saved(trial.params, found.meta["config"])) != trial.params:
+        sweep.history.tell(EventKind.PARAMS, trial.trial_id, params=params)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from ray import tune
 from ray.exceptions import RayError
@@ -18,51 +16,45 @@ from ray.tune.schedulers import TrialScheduler
 from tuning.config.space import searched_values
 from tuning.config.sweep import ASHA, PBT, NoScheduler, SweepConfig
 from tuning.execution.execution import Execution
-from tuning.execution.mailbox import DRIVER_SHARE, HEAD_NODE
+from tuning.execution.mailbox import DRIVER_SHARE
+from tuning.execution.process_state import environment
 from tuning.history.record import TUNE_DIR, SweepRecord, trial_name
+from tuning.ray_internals import HEAD_NODE, retrying_controller
 from tuning.search.halving import Halving, rungs_of
 from tuning.search.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
 from tuning.search.searcher import OptunaSearcher, Start
 from tuning.search.suggestions import Suggestions
 from tuning.sweep.disk_watch import RoomCallback
-from tuning.sweep.history_writer import SweepCallback
-from tuning.sweep.stopping import StopCallback, StopRequests
-from tuning.sweep.tune_patches import retrying_controller
-
-Say = Callable[[str], None]
+from tuning.sweep.running import RunningSweep
+from tuning.sweep.stopping import StopCallback
 
 CHECKPOINTS_PER_TRIAL = 2
 
 
-def run_tune_experiment(
-    directory: Path,
-    config: SweepConfig,
-    execution: Execution,
-    record: SweepRecord,
-    starts: Sequence[Start],
-    callback: SweepCallback,
-    requests: StopRequests,
-    say: Say,
-) -> None:
-    execution.trainable.__qualname__ = "Trial"  # what the dashboard shows as its class
+def run_tune_experiment(sweep: RunningSweep, execution: Execution, starts: Sequence[Start]) -> None:
+    """All trials, to their ends; raises SweepStopped where the sweep shall end before."""
+    config = sweep.config
     # Its own name: the cluster keeps trainables by name, and may run another sweep.
     name = f"pretrain_encoder_{uuid.uuid4().hex}"
     tune.register_trainable(name, execution.trainable)
-    halving = _halving(config, record)
-    scheduler = _scheduler(config, record, halving, execution)
-    searcher = _searcher(config, record, starts, callback, halving, scheduler, execution)
+    halving = _halving(config, sweep.record)
+    scheduler = _scheduler(sweep, execution, halving)
+    searcher = _searcher(sweep, execution, starts, halving, scheduler)
     if searcher.has_ended:
         return
     pausing = isinstance(config.scheduler, PAUSING)
     # They compare trials that have to be there, not those that happen to have come.
     pending = config.num_trials if pausing else execution.concurrent
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending)
     share = 0.9 / execution.concurrent if pausing else DRIVER_SHARE
-    with retrying_controller(), _own_errors():
+    with (
+        environment({"TUNE_MAX_PENDING_TRIALS_PG": str(pending)}),
+        retrying_controller(),
+        _own_errors(),
+    ):
         tune.run(
             name,
             name=TUNE_DIR,
-            storage_path=str(directory),
+            storage_path=str(sweep.directory),
             num_samples=searcher.left,
             resources_per_trial=PlacementGroupFactory([{HEAD_NODE: share}]),
             search_alg=searcher,
@@ -72,10 +64,10 @@ def run_tune_experiment(
             raise_on_failed_trial=False,
             reuse_actors=execution.reuse_actors,
             callbacks=[
-                StopCallback(requests.check),
+                StopCallback(sweep.requests.check),
                 *execution.callbacks,  # first: what they raise is not to be a trial's failure
-                callback,
-                RoomCallback(directory, record, say),
+                sweep.history,
+                RoomCallback(sweep),
             ],
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -95,32 +87,31 @@ def _own_errors() -> Iterator[None]:
 
 
 def _scheduler(
-    config: SweepConfig, record: SweepRecord, halving: Halving | None, execution: Execution
+    sweep: RunningSweep, execution: Execution, halving: Halving | None
 ) -> TrialScheduler:
     """With everything in mind that the history tells."""
+    config = sweep.config
     if halving is not None:
         return SuccessiveHalving(halving, config.metric, execution.limit)
     epochs = config.train.training.num_epochs
     made = make_scheduler(config.scheduler, epochs, config.search_space, config.metric, config.mode)
-    return recall(made, record)
+    return recall(made, sweep.record)
 
 
 def _searcher(
-    config: SweepConfig,
-    record: SweepRecord,
+    sweep: RunningSweep,
+    execution: Execution,
     starts: Sequence[Start],
-    callback: SweepCallback,
     halving: Halving | None,
     scheduler: TrialScheduler,
-    execution: Execution,
 ) -> OptunaSearcher:
     """It hands out a trial when there is room and everything is known that decides about it."""
-    live: set[str] = set()
+    config, record = sweep.config, sweep.record
 
-    def room() -> bool:
+    def room(live: int) -> bool:
         if isinstance(scheduler, SuccessiveHalving):
             return scheduler.room
-        return isinstance(config.scheduler, PAUSING) or len(live) < execution.limit()
+        return isinstance(config.scheduler, PAUSING) or live < execution.limit()
 
     def goes_on(start: Start) -> bool | None:
         epoch = record.trials[trial_name(start.number)].epoch
@@ -129,13 +120,13 @@ def _searcher(
     def stop(number: int) -> None:
         if halving is not None:
             halving.end(number)
-        callback.stopped_early(trial_name(number))
+        sweep.history.stopped_early(trial_name(number))
 
     fixed = searched_values(config.train, config.search_space)
     suggestions = Suggestions(
         config.search_space, config.search, record, halving, config.warm_start, fixed=fixed
     )
-    return OptunaSearcher(suggestions, record, starts, live, room=room, goes_on=goes_on, stop=stop)
+    return OptunaSearcher(suggestions, record, starts, room=room, goes_on=goes_on, stop=stop)
 
 
 def _halving(config: SweepConfig, record: SweepRecord) -> Halving | None:

@@ -230,3 +230,10 @@ def test_the_light_processes_import_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     assert done.returncode == 0
+
+
+def test_the_switchboards_process_does_not_import_tune() -> None:
+    """It would take 100 MiB more."""
+    code = "import sys, tuning.execution.switchboard; sys.exit('ray.tune' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
+    assert done.returncode == 0

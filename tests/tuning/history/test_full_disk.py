@@ -26,11 +26,13 @@ from trainables.packing.protocol import Assignment
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint_files import read_meta
 from tuning.commands.answers import status_answer
+from tuning.config.sweep import load_sweep
 from tuning.execution.packed_trial import copy_checkpoint
 from tuning.history.disk import free_bytes, used_bytes
 from tuning.history.events import EventLog, read_events
 from tuning.history.record import SweepRecord
 from tuning.sweep.disk_watch import RoomCallback
+from tuning.sweep.running import open_sweep
 from tuning.sweep.stopping import StopRequests, SweepStopped
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -188,11 +190,13 @@ def test_the_user_is_told_once_and_told_when_there_is_room(
     checkpoint = directory / str(next(iter(record.trials.values())).checkpoint)
     checkpoint.mkdir(parents=True)
     (checkpoint / "weights").write_bytes(b"x" * 1000)
-    room = RoomCallback(directory, record, said.append)
+    sweep = open_sweep(directory, load_sweep(None), record, said.append)
+    room = RoomCallback(sweep)
     for free in (999, 500, 1000):
         monkeypatch.setattr("tuning.sweep.disk_watch.free_bytes", lambda path, n=free: n)
         room._checked = 0.0
         room.on_step_begin(0, [])
+    sweep.history.close()
     assert len(said) == 2
     assert said[0].startswith("no room left for a checkpoint")
     assert said[1].startswith("there is room again")

@@ -15,12 +15,13 @@ from rich.console import Console
 
 from search_spaces.schema import SearchSpace
 from tests.tuning.history.test_sweeps import EVENTS, epoch, trial, write_sweep
-from trainables.config import TrainingConfig
 from trainables.files import file_digest
 from trainables.statuses import Status
 from trainables.training.checkpoint_files import FILES, FORMAT_VERSION, META_FILE
 from trainables.training.reports import EpochReport
 from tuning.commands.answers import show_summary, show_trials, trials_answer
+from tuning.config.sweep import load_sweep
+from tuning.history.events import read_events
 from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.table import TableMonitor, trial_table
@@ -29,6 +30,7 @@ from tuning.search.ranges import distributions
 from tuning.search.schedulers import SuccessiveHalving
 from tuning.search.study import freeze
 from tuning.sweep.resuming import take_up
+from tuning.sweep.running import open_sweep
 from tuning.tune_edge import to_result
 
 STUCK = {"id": "gate_stuck", "text": "the gate is at α = 0 and can reach 0.01 at most"}
@@ -150,18 +152,15 @@ def test_a_trial_killed_between_its_last_epoch_and_its_end_ends_when_resumed(
         record.apply(event)
     epochs = [record.trials["trial_0000"].reports[e] for e in (1, 2)]
     write_checkpoint_files(tmp_path / "tune" / "trial_0000", epochs)
-    told: list[tuple[str, dict[str, Any]]] = []
-    starts = take_up(
-        tmp_path,
-        tmp_path / "tune",
-        record,
-        TrainingConfig(stop_stuck_gates=stops),
-        lambda event, trial_id, **content: told.append((event, content)),
-        retry_failed=False,
-    )
+    config = load_sweep(None, [f"train.training.stop_stuck_gates={str(stops).lower()}"])
+    sweep = open_sweep(tmp_path, config, record, print)
+    starts = take_up(sweep, retry_failed=False)
+    sweep.history.close()
     assert [start.number for start in starts] == ([] if stops else [0])
     if stops:
-        assert told[-1] == ("end", {"status": "stopped early", "message": STUCK["text"]})
+        end = list(read_events(tmp_path))[-1]
+        told = {"event": "end", "status": "stopped early", "message": STUCK["text"]}
+        assert {key: end[key] for key in told} == told
 
 
 def test_the_last_report_of_a_trial_counts_at_a_rung_as_it_does_after_a_resume() -> None:

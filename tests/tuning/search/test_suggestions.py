@@ -207,8 +207,7 @@ def make_searcher(
         Suggestions(SPACE, search("random"), record, first=[POINT]),
         record,
         starts,
-        set(),
-        room=lambda: True,
+        room=lambda live: True,
         goes_on=lambda start: decisions[start.number],
         stop=stopped.append,
     )

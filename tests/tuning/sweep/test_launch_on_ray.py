@@ -311,6 +311,46 @@ def test_a_trial_that_diverges_or_crashes_ends_alone(workplace: Path) -> None:
     assert all(re.search(r"^(loss|val_loss|gradient norm) is (nan|inf)", m) for m in messages)
 
 
+TWICE = """
+import logging, os, signal, warnings
+from pathlib import Path
+from tuning.config.sweep import ResolvedSweep, load_sweep
+from tuning.sweep.launch import launch
+from tuning.terminal import say_on_stdout
+
+def state():
+    loggers = [logging.getLogger(name) for name in ("ray", "optuna", "py.warnings", "transformers")]
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    return [
+        dict(os.environ),
+        [(list(logger.handlers), logger.propagate) for logger in loggers],
+        (list(warnings.filters), warnings.showwarning),
+        [signal.getsignal(number) for number in numbers],
+    ]
+
+before = state()
+for name, kind in (("one", "packed"), ("two", "dedicated")):
+    settings = [f"execution.type={kind}", "num_trials=1"]
+    launch(ResolvedSweep(name, load_sweep(Path("sweep.yaml"), settings)), say_on_stdout())
+    assert state() == before, (before, state())
+"""
+
+
+def test_a_program_that_launches_twice_finds_itself_as_it_was(workplace: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE],
+        cwd=workplace,
+        env={**os.environ, "PYTHONPATH": str(RUN_TUNE.parent)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (answer(workplace, "trials", name) for name in ("one", "two"))
+    assert [t["status"] for t in one + two] == ["finished"] * 2
+    assert one[0]["history"] == two[0]["history"]
+
+
 def losses(out: str) -> list[float]:
     return [float(x) for x in re.findall(r"Train Loss: ([\d.]+)", out)]
 

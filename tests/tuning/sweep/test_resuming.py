@@ -10,7 +10,6 @@ import pytest
 from tests.conftest import write_data, write_llm
 from tests.tuning.history.test_sweeps import epoch, write_sweep
 from tests.tuning.monitors.test_findings import write_checkpoint_files
-from trainables.config import TrainingConfig
 from trainables.errors import UserError
 from tuning.config.sweep import ResolvedSweep, load_sweep
 from tuning.history.manifest import read_manifest, write_manifest
@@ -19,6 +18,7 @@ from tuning.history.sweeps import read_sweep
 from tuning.sweep.directory import create_directory, read_config, write_config
 from tuning.sweep.launch import resume
 from tuning.sweep.resuming import take_up
+from tuning.sweep.running import open_sweep
 
 RATE, DROPOUT = "training.learning_rate", "model.dropout"
 
@@ -28,6 +28,7 @@ def test_a_trial_of_a_population_goes_back_to_the_parameters_of_its_checkpoint(
 ) -> None:
     """Killed when it was about to go on from another trial's weights, with parameters near its."""
     record = SweepRecord("mine", "val_loss", "min", 6)
+    sweep = open_sweep(tmp_path, load_sweep(None), record, print)
     start = {"trial_id": "trial_0000", "params": {RATE: 0.1, DROPOUT: 0.2}, "time": 0}
     copied = {**start, "params": {RATE: 0.003, DROPOUT: 0.1}}
     for event in (
@@ -40,12 +41,9 @@ def test_a_trial_of_a_population_goes_back_to_the_parameters_of_its_checkpoint(
         record.apply(event)
     saved = {"training": {"learning_rate": 0.1}, "model": {"dropout": 0.2}}
     reports = list(record.trials["trial_0000"].reports.values())
-    write_checkpoint_files(tmp_path / "trial_0000", reports, saved)
-
-    def tell(event: str, trial_id: str, **content: Any) -> None:
-        record.apply({"event": event, "trial_id": trial_id, "time": 1, **content})
-
-    (start_again,) = take_up(tmp_path, tmp_path, record, TrainingConfig(), tell, retry_failed=False)
+    write_checkpoint_files(sweep.trials / "trial_0000", reports, saved)
+    (start_again,) = take_up(sweep, retry_failed=False)
+    sweep.history.close()
     assert start_again.checkpoint is not None
     assert start_again.params == record.trials["trial_0000"].params == start["params"]
 

@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray import tune
 
-from tuning.sweep.tune_patches import retrying_controller
+from tuning.ray_internals import retrying_controller
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
