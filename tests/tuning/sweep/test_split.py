@@ -11,6 +11,7 @@ from trainables.errors import UserError
 from trainables.inputs.cache import prepared_path
 from trainables.inputs.checked_data import read_data
 from tuning.config.sweep import ResolvedSweep, SweepConfig, load_sweep
+from tuning.history.events import EventLog
 from tuning.history.manifest import read_created, read_manifest
 from tuning.history.sweeps import CONFIG_FILE
 from tuning.sweep.directory import _write_created, create_directory, read_config, write_config
@@ -41,7 +42,7 @@ def earlier(sweep: Path) -> Path:
     assert KEY in text
     text = text.replace(KEY, "")
     (sweep / CONFIG_FILE).write_text(text)
-    _write_created(sweep, read_manifest(sweep), text, print)
+    _write_created(EventLog(sweep), read_manifest(sweep), text)
     return sweep
 
 
