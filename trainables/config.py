@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +35,7 @@ RETIRED_KEYS = {
 # Keys that are newer than some files of runs, with what was done before there was a choice.
 BEFORE_THE_KEY = {"data": {"split": "rows"}}
 
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 NUMERIC = (int, float, int | None, float | None)
 
 
@@ -247,8 +249,10 @@ def resolve_llm(value: str, base: Path) -> str:
 
 
 def _first_existing(value: str, base: Path) -> Path | None:
+    """As it is written, or, since some systems rewrite names, in another form of the same text."""
+    forms = dict.fromkeys([value, *(unicodedata.normalize(form, value) for form in FORMS)])
     try:
-        candidates = (base / value, Path(value).expanduser())
+        candidates = [p for form in forms for p in (base / form, Path(form).expanduser())]
         return next((p.absolute() for p in candidates if p.exists()), None)
     except (OSError, ValueError, RuntimeError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -127,6 +128,18 @@ def test_a_path_may_have_every_character_but_controls(name: str, tmp_path: Path)
     path.write_text("[]")
     text = yaml.safe_dump({"data": {"tool_registry": name}}, allow_unicode=True)
     assert load_config(write(tmp_path / "c.yaml", text)).data.tool_registry == str(path)
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_path_is_found_in_either_unicode_form(on_disk: Any, written: Any, tmp_path: Path) -> None:
+    """Copied from a Mac, names are decomposed; typed, they mostly are not."""
+    path = tmp_path / unicodedata.normalize(on_disk, "détecteur") / "ガイド.json"
+    path.parent.mkdir()
+    path = path.with_name(unicodedata.normalize(on_disk, path.name))
+    path.write_text("[]")
+    name = unicodedata.normalize(written, "détecteur/ガイド.json")
+    config = parse_config({"data": {"tool_registry": name}}, source="c", base=tmp_path)
+    assert config.data.tool_registry == str(path)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ MISSING = set("na n/a #n/a nan null none nil - -- — ? . missing unknown undefi
 SPREADSHEET_ERROR = re.compile(r"#[A-Z/0]+[!?]?")
 GROUPS = r"\d{1,3}(?P<group>[ ,.'’_\u00a0\u2009\u202f])\d{3}(?:(?P=group)\d{3})*"
 GROUPED = re.compile(rf"(?P<sign>[+-]?){GROUPS}(?:(?P<point>[.,])(?P<rest>\d+))?")
-DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 WITH_TEXT = re.compile(r"(?P<before>[^\d+.,-]*)(?P<number>[+-]?[\d., ]*\d)\s*(?P<after>\D*)")
 DATE = re.compile(r"\d{1,4}[-/.][A-Za-z\d]{1,3}([-/.]\d{1,4})?|[A-Z][a-z]{2}-\d{2}")
 QUOTES = "\"'`“”„‘’«»"

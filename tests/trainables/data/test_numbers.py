@@ -21,6 +21,7 @@ CASES = [
     ("cpu_core", "2 cores", "a unit: cpu_core is in cores; write 2"),
     ("latency_ms", "1,5", "a decimal comma? write 1.5"),
     ("latency_ms", ",5", "a decimal comma? write .5"),
+    ("latency_ms", "1,5e3", "a decimal comma? write 1.5e3"),
     ("latency_ms", "-12,25", "a decimal comma? write -12.25"),
     ("latency_ms", "1,234", "a decimal comma, or separated thousands? write 1.234 or 1234"),
     ("latency_ms", "1,234,567", "separated thousands; write 1234567"),
