@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.workload import SWEEP_FILE, Workload, prepare, print_table, write_json
 from trainables.inputs.cache import find_inputs
 from trainables.training.batches import CPU, DeviceInputs
-from tuning.history.events import read_events
+from tuning.history.event_log import read_events
 from tuning.history.sweeps import read_sweep
 
 PROJECT = Path(__file__).parents[1]

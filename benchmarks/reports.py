@@ -29,7 +29,7 @@ from tuning.config.sweep import load_sweep
 from tuning.execution.cluster import ray_cluster
 from tuning.execution.execution import Execution, trial_class
 from tuning.execution.packed_trial import PackedSettings, PackedTrial
-from tuning.history.events import EventLog
+from tuning.history.event_log import EventLog
 from tuning.history.manifest import write_manifest
 from tuning.history.record import Event, EventKind, SweepRecord
 from tuning.history.sweeps import read_sweep

@@ -38,7 +38,7 @@ from trainables.inputs.find_or_prepare import find_or_prepare
 from trainables.llm.frozen import load_llm
 from tuning.config.space import searched_values, with_params
 from tuning.config.sweep import ResolvedSweep, SweepConfig, load_sweep
-from tuning.history.events import EventLog, now
+from tuning.history.event_log import EventLog, now
 from tuning.history.record import SweepRecord, trial_name
 from tuning.search.suggestions import Suggestions
 from tuning.search.warm_start import MOST as CARRIED

@@ -35,7 +35,7 @@ from benchmarks.workload import (
     relative_difference,
     write_json,
 )
-from tuning.history.events import read_events
+from tuning.history.event_log import read_events
 from tuning.history.sweeps import read_sweep
 
 PROJECT = Path(__file__).parents[1]

@@ -133,7 +133,7 @@ class Sweep:
 
     def events(self, kind: str, since: float = 0.0) -> list[dict[str, Any]]:
         """As a reader sees them; a line that a kill cut off is no event."""
-        from tuning.history.events import read_events
+        from tuning.history.event_log import read_events
 
         if not (self.directory / "trials.jsonl").is_file():
             return []

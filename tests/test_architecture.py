@@ -24,6 +24,7 @@ LIGHT = (
     "files",
     "metrics",
     "names",
+    "retired_keys",
     "network",
     "statuses",
     "text",

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from trainables.errors import ConfigError
 from trainables.names import visible
+from trainables.retired_keys import refuse_retired_keys
 from trainables.text import line_breaks, unusable_characters
 from trainables.yaml_config import apply_overrides, build, read_yaml, shown
 
@@ -23,14 +23,6 @@ SHIPPED_DATA = {
     "tool_registry": PACKAGE / "data" / "tools.json",
     "profiling_data": PACKAGE / "data" / "profiling.csv",
 }
-
-# Keys of an older format: refused, with what determines them now.
-RETIRED_KEYS = {
-    "model.llm_hidden_dim": "the hidden size is read from the LLM",
-    "model.num_tools": "the number of tools is read from `data.tool_registry`",
-    "model.freeze_semantic": "the semantic stream is always frozen",
-}
-
 
 # Keys that are newer than some files of runs, with what was done before there was a choice.
 BEFORE_THE_KEY = {"data": {"split": "rows"}}
@@ -196,15 +188,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> PretrainConfig:
 
 def parse_config(mapping: Mapping[str, Any], *, source: str, base: Path) -> PretrainConfig:
     """Check a mapping; relative paths are looked for below ``base``, then the working directory."""
-    for dotted, reason in RETIRED_KEYS.items():
-        section, key = dotted.split(".")
-        values = mapping.get(section)
-        if isinstance(values, Mapping) and key in values:
-            raise ConfigError(
-                f"{source}: `{dotted}` belonged to an older format and is now determined by "
-                f"itself: {reason}. Delete the key; `python run_tune.py migrate config` does it "
-                "for a whole file."
-            )
+    refuse_retired_keys(mapping, source)
     config = build(PretrainConfig, mapping, source)
     model = {
         "llm_model": resolve_llm(config.model.llm_model, base),

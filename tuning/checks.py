@@ -11,7 +11,8 @@ from search_spaces.schema import SearchSpace
 from trainables.config import PretrainConfig
 from trainables.errors import ConfigError, UserError
 from trainables.files import exists
-from trainables.inputs.checked_data import CheckedData, check_sizes, read_data
+from trainables.inputs.checked_data import CheckedData, read_data
+from trainables.inputs.split import check_sizes
 from trainables.llm.location import (
     check_available,
     check_heads,

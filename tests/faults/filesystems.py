@@ -15,7 +15,7 @@ from tests.faults.damage import ask
 from tests.faults.specimen import NAME, make_lanes
 from trainables.packing.protocol import Assignment
 from trainables.training.checkpoint_files import read_meta
-from tuning.history.events import EventLog
+from tuning.history.event_log import EventLog
 from tuning.sweep.directory import read_config
 
 

@@ -28,7 +28,7 @@ from tests.fuzz.pieces import (
 from trainables.config import PretrainConfig
 from tuning.config.space import searchable_keys
 from tuning.config.sweep import SweepConfig
-from tuning.history.events import encode
+from tuning.history.event_log import encode
 from tuning.history.manifest import with_checksum
 
 SECTIONS = {

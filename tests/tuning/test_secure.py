@@ -23,7 +23,7 @@ from trainables.llm.frozen import FrozenLLM
 from tuning.cli import main
 from tuning.config.space import with_params
 from tuning.config.sweep import ResolvedSweep, load_sweep
-from tuning.history.events import EventLog
+from tuning.history.event_log import EventLog
 from tuning.history.manifest import read_manifest, write_manifest
 from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep

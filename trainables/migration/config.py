@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from trainables.config import RETIRED_KEYS
 from trainables.errors import ConfigError
 from trainables.migration.changes import Change
+from trainables.retired_keys import RETIRED_KEYS
 from trainables.yaml_config import load_yaml
 
 RETIRED = {dotted.removeprefix("model."): reason for dotted, reason in RETIRED_KEYS.items()}

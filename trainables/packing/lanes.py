@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
 from trainables.files import wait_for_room
 from trainables.llm.frozen import FrozenLLM
-from trainables.packing.memory import Footprint, free_bytes
-from trainables.packing.protocol import LANES_IN_TURN, Assignment, Link
+from trainables.packing.memory import Footprint
+from trainables.packing.protocol import Assignment, Link
 from trainables.statuses import Status
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import save_beside
@@ -28,7 +26,6 @@ from trainables.training.reports import Ending, Metrics, Report
 from trainables.training.run import Run
 from trainables.training.step import train_step
 
-MOST_LANES = 16
 _log = logging.getLogger(__name__)
 
 
@@ -218,40 +215,6 @@ def serve(lanes: Lanes, link: Link) -> None:
                     return
         for key, report in lanes.work():
             link.send(key, report, lanes.seconds_in_steps)
-
-
-@dataclass(frozen=True)
-class LanePlan:
-    """How many lanes a host has, whether they step together, and why."""
-
-    lanes: int
-    together: bool
-    reason: str
-
-
-def plan_lanes(
-    wanted: int | None,
-    config: PretrainConfig,
-    device: torch.device,
-    footprint: Footprint,
-    budget: float,
-) -> LanePlan:
-    """``wanted`` lanes, or as many as pay: two in turn on a CPU, all that fit on a GPU."""
-    if device.type == "cpu":
-        lanes = LANES_IN_TURN if wanted is None else wanted
-        return LanePlan(lanes, False, "in turn: on a CPU a joint step is no faster per trial")
-    lane = footprint.state(config) + footprint.step(config)
-    lanes = min(MOST_LANES, max(1, int(budget // lane))) if wanted is None else wanted
-    return LanePlan(
-        lanes,
-        True,
-        f"in one pass: a lane needs {lane / 2**20:.0f} MiB, {budget / 2**20:.0f} MiB are free",
-    )
-
-
-def budget_of(device: torch.device, sharers: int) -> float:
-    """The bytes that one of ``sharers`` processes on this machine may take for its runs."""
-    return free_bytes(device) / (1 if device.type == "cuda" else sharers)
 
 
 def _ending(error: Exception, last: Metrics | None = None) -> Ending:

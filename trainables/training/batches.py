@@ -26,6 +26,14 @@ class Batch(NamedTuple):
     counts: Tensor  # [B], real tokens per row; on the CPU, because sizes depend on it
 
 
+class Cut(NamedTuple):
+    """Which rows a batch has, and in which template it reads each."""
+
+    on_device: Tensor  # [2, B], both of the following
+    rows: Tensor  # [B], on the CPU
+    templates: Tensor  # [B], on the CPU
+
+
 class DeviceInputs:
     """The shared arrays as tensors on the training device."""
 
@@ -47,22 +55,43 @@ class DeviceInputs:
 
     def batch(self, rows: Tensor, templates: Tensor) -> Batch:
         """rows [B], templates [B], both on the CPU; trimmed to the longest text among them."""
-        return self.cut(torch.stack([rows, templates]).to(self.device), rows, templates)
+        return self.cut(Cut(torch.stack([rows, templates]).to(self.device), rows, templates))
 
-    def cut(self, on_device: Tensor, rows: Tensor, templates: Tensor) -> Batch:
-        """``batch`` of rows and templates that are on the device already, [2, B], and on the CPU.
+    def cut(self, cut: Cut) -> Batch:
+        """A batch whose rows are on the device already.
 
         Copies nothing there, so that it does not wait until the device has done its work.
         """
-        counts = self.token_counts[rows, templates]
+        counts = self.token_counts[cut.rows, cut.templates]
         longest = int(counts.max())
-        chosen, texts = on_device
+        chosen, texts = cut.on_device
         return Batch(
             self.tool_index[chosen],
             self.features[chosen],
             self.token_ids[chosen, texts, :longest],
             counts,
         )
+
+
+def cut_epoch(
+    inputs: DeviceInputs, batch_size: int, order: torch.Generator, template: torch.Generator
+) -> list[Cut]:
+    """All training rows shuffled, a template drawn for each, cut into batches of like lengths."""
+    count = len(inputs.train_rows)
+    rows = inputs.train_rows[torch.randperm(count, generator=order)]
+    templates = torch.randint(inputs.num_templates, (count,), generator=template)
+    lengths = inputs.token_counts[rows, templates]
+    group = batch_size * BATCHES_PER_GROUP
+    parts = [
+        start + places
+        for start in range(0, count, group)
+        for places in lengths[start : start + group].argsort(stable=True).split(batch_size)
+    ]
+    turns = torch.randperm(len(parts), generator=order).tolist()
+    chosen = [torch.stack([rows[parts[i]], templates[parts[i]]]) for i in turns]
+    on_device = torch.cat(chosen, dim=1).to(inputs.device)  # once for all the epoch's steps
+    cuts = on_device.split([part.shape[1] for part in chosen], dim=1)
+    return [Cut(cut, *part) for cut, part in zip(cuts, chosen, strict=True)]
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:

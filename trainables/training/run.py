@@ -15,10 +15,10 @@ from trainables.errors import DivergedError
 from trainables.models.embedding_attention import EmbeddingAttentionEncoder
 from trainables.models.encoder import Encoder
 from trainables.models.resource_encoder import ResourceEncoder
-from trainables.training.batches import BATCHES_PER_GROUP, Batch, DeviceInputs
+from trainables.training.batches import Batch, Cut, DeviceInputs, cut_epoch
 from trainables.training.diagnosis import Facts
+from trainables.training.gate_sign import keep_gate_upward
 from trainables.training.optimisation import (
-    keep_gate_upward,
     learning_rate_at,
     learning_rate_sum,
     make_optimizer,
@@ -89,7 +89,7 @@ class Run:
         self.step = 0
         self.epoch = 0
         self.series = StepSeries(0, inputs.device)
-        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # what ``cut`` takes
+        self._cuts: list[Cut] = []
         self._streams_before = self.streams.state()
         self._parameters = self.encoder.get_trainable_parameters()
         self._failed = torch.zeros((), dtype=torch.bool, device=inputs.device)
@@ -102,31 +102,14 @@ class Run:
     def start_epoch(self) -> None:
         """Shuffle the training rows, draw a template for each, begin a new series."""
         self._streams_before = self.streams.state()
-        count = len(self.inputs.train_rows)
-        generator = self.streams.order
-        order = self.inputs.train_rows[torch.randperm(count, generator=generator)]
-        templates = torch.randint(
-            self.inputs.num_templates, (count,), generator=self.streams.template
-        )
         size = self.config.training.batch_size
-        group = size * BATCHES_PER_GROUP
-        lengths = self.inputs.token_counts[order, templates]
-        parts = [
-            start + places
-            for start in range(0, count, group)
-            for places in lengths[start : start + group].argsort(stable=True).split(size)
-        ]
-        turns = torch.randperm(len(parts), generator=generator).tolist()
-        chosen = [torch.stack([order[parts[i]], templates[parts[i]]]) for i in turns]
-        on_device = torch.cat(chosen, dim=1).to(self.inputs.device)  # once for all its steps
-        cuts = on_device.split([part.shape[1] for part in chosen], dim=1)
-        self._batches = [(cut, *part) for cut, part in zip(cuts, chosen, strict=True)]
+        self._cuts = cut_epoch(self.inputs, size, self.streams.order, self.streams.template)
         self.series = StepSeries(self.steps_per_epoch, self.inputs.device)
 
     @property
     def in_epoch(self) -> bool:
         """Whether the epoch that was started has steps left."""
-        return len(self.series) < len(self._batches)
+        return len(self.series) < len(self._cuts)
 
     def place(self) -> dict[str, Tensor]:
         """Random streams and position, by which ``load_place`` goes on bit for bit.
@@ -153,7 +136,7 @@ class Run:
 
     def next_batch(self) -> Batch:
         """The batch of the next update; the same one until that update is made."""
-        return self.inputs.cut(*self._batches[len(self.series)])
+        return self.inputs.cut(self._cuts[len(self.series)])
 
     def soft_tokens(self, batch: Batch) -> Tensor:
         """[B, D], with dropout from the run's own stream."""

@@ -51,7 +51,8 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     began = time.perf_counter()
     from trainables.errors import UserError
     from trainables.llm.frozen import load_llm
-    from trainables.packing.lanes import Lanes, budget_of, plan_lanes, serve
+    from trainables.packing.lane_plan import budget_of, plan_lanes
+    from trainables.packing.lanes import Lanes, serve
     from trainables.packing.memory import Footprint
     from trainables.training.batches import DeviceInputs
 

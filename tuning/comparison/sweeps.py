@@ -15,7 +15,7 @@ from trainables.statuses import GOOD
 from trainables.yaml_config import read_yaml
 from tuning.checks import check_writable
 from tuning.comparison.plots import BestSoFar, draw_sweeps
-from tuning.history.events import read_events
+from tuning.history.event_log import read_events
 from tuning.history.manifest import read_manifest
 from tuning.history.record import Event, EventKind, SweepRecord, SweepState, TrialRecord
 from tuning.history.sweeps import CONFIG_FILE, read_sweep

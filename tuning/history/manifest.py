@@ -12,7 +12,7 @@ from typing import Any
 
 from trainables.errors import UserError
 from trainables.files import write_text
-from tuning.history.events import EVENTS_FILE, read_events
+from tuning.history.event_log import EVENTS_FILE, read_events
 from tuning.history.record import FILE_NAME, Event, EventKind, check_event
 
 MANIFEST_FILE = "manifest.json"

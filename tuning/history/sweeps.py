@@ -17,7 +17,7 @@ from pathlib import Path
 from trainables.errors import UserError, did_you_mean
 from trainables.files import exists
 from trainables.statuses import Status
-from tuning.history.events import EVENTS_FILE, read_events
+from tuning.history.event_log import EVENTS_FILE, read_events
 from tuning.history.lock import is_locked
 from tuning.history.manifest import MANIFEST_FILE, read_manifest
 from tuning.history.record import SweepRecord, SweepState

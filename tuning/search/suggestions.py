@@ -21,8 +21,9 @@ from search_spaces.schema import SearchSpace
 from tuning.config.sweep import CMAESSearch, GPSearch, QMCSearch, RandomSearch, Search, TPESearch
 from tuning.history.record import SweepRecord, TrialRecord, trial_name
 from tuning.search.halving import Halving
+from tuning.search.optuna_study import DIRECTIONS
+from tuning.search.optuna_trials import frozen_trials
 from tuning.search.ranges import distributions
-from tuning.search.study import DIRECTIONS, freeze
 
 # Samplers whose next point depends on how many were drawn, not on what became of them.
 SEQUENCES = (RandomSearch, QMCSearch)
@@ -132,4 +133,4 @@ class Suggestions:
             views = [(t, math.inf) for t in older]
         else:
             views = [(t, self._halving.known_until(number, t.number)) for t in older]
-        return freeze(self._record, views, self._distributions, self._fixed)
+        return frozen_trials(self._record, views, self._distributions, self._fixed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from trainables.files import write_text
-from tuning.search.study import export_study
+from tuning.search.optuna_study import export_study
 from tuning.sweep.running import RunningSweep
 
 

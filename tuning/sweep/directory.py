@@ -16,7 +16,7 @@ from typing import Any
 from trainables.errors import UserError
 from trainables.files import file_digest, wait_for_room, without_home, write_text
 from tuning.config.sweep import ResolvedSweep, SweepConfig, dump_sweep, load_sweep
-from tuning.history.events import EventLog, now
+from tuning.history.event_log import EventLog, now
 from tuning.history.lock import SweepLock
 from tuning.history.manifest import (
     FORMAT_VERSION,

@@ -15,13 +15,13 @@ from ray.tune.experiment import Trial
 from trainables.files import without_home
 from trainables.metrics import scalars
 from trainables.packing.protocol import HostFacts
-from trainables.statuses import GOOD, Status
-from trainables.training.checkpoint_files import remove_checkpoints
+from trainables.statuses import Status
 from trainables.training.reports import EpochReport, Metrics
-from tuning.history.events import EventLog, now
-from tuning.history.record import Event, EventKind, SweepRecord, SweepState, TrialRecord
+from tuning.history.event_log import EventLog, now
+from tuning.history.record import Event, EventKind, SweepRecord, SweepState
 from tuning.monitors.base import Monitor
 from tuning.ray_internals import keep_no_running_means
+from tuning.sweep.kept_checkpoints import remove_surplus
 from tuning.tune_edge import MESSAGE, TIME_ATTRIBUTE, status_of, take_report
 
 _log = logging.getLogger(__name__)
@@ -142,10 +142,7 @@ class SweepCallback(Callback):
     def _end(self, trial_id: str, status: Status, message: str) -> None:
         self.tell(EventKind.END, trial_id, status=status, message=without_home(message))
         if self._keep_best is not None:
-            for other in surplus(self._record, self._keep_best):
-                path = self._directory / str(other.checkpoint)
-                self.tell(EventKind.CHECKPOINT_REMOVED, other.trial_id)
-                remove_checkpoints(path.parent)
+            remove_surplus(self._record, self._directory, self._keep_best, self.tell)
 
     def close(self) -> None:
         for monitor in self._monitors:
@@ -168,20 +165,6 @@ class SweepCallback(Callback):
             except Exception as error:  # noqa: BLE001 - watching must never end the sweep
                 _log.warning("%s stopped watching: %r", type(monitor).__name__, error)
                 self._monitors.remove(monitor)
-
-
-def surplus(record: SweepRecord, keep: int) -> list[TrialRecord]:
-    """The trials that ended and have a checkpoint, but are not among the ``keep`` best.
-
-    As many of those that failed keep theirs, the newest: they may be tried again.
-    """
-    ended = [t for t in record.trials.values() if t.ended is not None and t.checkpoint]
-    good = [(v, t) for t in ended if t.status in GOOD and (v := record.value(t)) is not None]
-    sign = 1 if record.mode == "min" else -1
-    best = {t.trial_id for _, t in sorted(good, key=lambda p: (sign * p[0], p[1].number))[:keep]}
-    failed = sorted((t.ended or 0, t.trial_id) for t in ended if t.status == Status.FAILED)
-    kept = best | {trial_id for _, trial_id in failed[-keep:]}
-    return [t for t in ended if t.trial_id not in kept]
 
 
 def _trial_id(trial: Trial) -> str:

@@ -26,7 +26,7 @@ from tuning.monitors.base import Monitor
 from tuning.monitors.gauges import GaugeMonitor
 from tuning.monitors.table import TableMonitor
 from tuning.monitors.wandb import WandbMonitor
-from tuning.search.searcher import Start
+from tuning.search.ray_searcher import Start
 from tuning.sweep.derived import write_derived
 from tuning.sweep.directory import (
     check_inputs,

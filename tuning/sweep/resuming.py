@@ -17,7 +17,7 @@ from trainables.training.checkpoint_files import checkpoints, read_meta, remove_
 from trainables.training.diagnosis import GATE_STUCK
 from tuning.config.space import CHANGEABLE
 from tuning.history.record import EventKind, TrialRecord
-from tuning.search.searcher import Start
+from tuning.search.ray_searcher import Start
 from tuning.sweep.running import RunningSweep
 
 _log = logging.getLogger(__name__)

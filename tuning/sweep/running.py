@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainables.files import wait_for_room
 from tuning.config.sweep import PBT, SweepConfig
-from tuning.history.events import EventLog
+from tuning.history.event_log import EventLog
 from tuning.history.record import TUNE_DIR, SweepRecord
 from tuning.sweep.directory import write_config
 from tuning.sweep.history_writer import SweepCallback

@@ -21,8 +21,8 @@ from tuning.execution.process_state import environment
 from tuning.history.record import TUNE_DIR, SweepRecord, trial_name
 from tuning.ray_internals import HEAD_NODE, retrying_controller
 from tuning.search.halving import Halving, rungs_of
+from tuning.search.ray_searcher import OptunaSearcher, Start
 from tuning.search.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
-from tuning.search.searcher import OptunaSearcher, Start
 from tuning.search.suggestions import Suggestions
 from tuning.sweep.disk_watch import RoomCallback
 from tuning.sweep.running import RunningSweep

@@ -18,8 +18,9 @@ from trainables.data.profiling import load_profiling
 from trainables.data.registry import load_registry
 from trainables.data.templates import TEMPLATES, describe, format_figures, parse
 from trainables.errors import DataError
-from trainables.inputs.checked_data import read_data, split_rows
+from trainables.inputs.checked_data import read_data
 from trainables.inputs.shared_inputs import SharedInputs
+from trainables.inputs.split import split_rows
 from trainables.models.features import FIGURES, INPUT_SIZES
 
 HEADER = "tool,input_size,cpu_core,cpu_mem_gb,gpu_sm,gpu_mem_gb,latency_ms\n"

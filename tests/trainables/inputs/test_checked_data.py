@@ -15,8 +15,9 @@ from tests.conftest import TOOLS, ConfigMaker, write_data
 from trainables.config import PretrainConfig
 from trainables.data.profiling import Row
 from trainables.errors import DataError
-from trainables.inputs.checked_data import describe_split, first_equal, read_data, split_rows
+from trainables.inputs.checked_data import describe_split, read_data
 from trainables.inputs.shared_inputs import IntArray
+from trainables.inputs.split import first_equal, split_rows
 
 
 def split_before(tool_index: IntArray, fraction: float, seed: int) -> tuple[IntArray, IntArray]:

@@ -14,7 +14,8 @@ from tests.conftest import ConfigMaker
 from trainables.config import PretrainConfig
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.packing.lanes import Lanes, plan_lanes, serve
+from trainables.packing.lane_plan import plan_lanes
+from trainables.packing.lanes import Lanes, serve
 from trainables.packing.memory import Footprint, free_bytes
 from trainables.packing.protocol import Assignment, Command
 from trainables.training.batches import DeviceInputs

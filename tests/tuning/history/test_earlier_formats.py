@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import UserError
-from tuning.history.events import EVENTS_FILE
+from tuning.history.event_log import EVENTS_FILE
 from tuning.history.manifest import FORMAT_VERSION, MANIFEST_FILE, read_manifest
 from tuning.history.record import EventKind, SweepRecord
 from tuning.history.sweeps import read_sweep

@@ -29,7 +29,7 @@ from tuning.commands.answers import status_answer
 from tuning.config.sweep import load_sweep
 from tuning.execution.packed_trial import copy_checkpoint
 from tuning.history.disk import free_bytes, used_bytes
-from tuning.history.events import EventLog, read_events
+from tuning.history.event_log import EventLog, read_events
 from tuning.history.record import SweepRecord
 from tuning.sweep.disk_watch import RoomCallback
 from tuning.sweep.running import open_sweep

@@ -14,7 +14,7 @@ import pytest
 
 from trainables.errors import UserError
 from tuning.commands.answers import list_answer, status_answer, trials_answer
-from tuning.history.events import EVENTS_FILE, EventLog
+from tuning.history.event_log import EVENTS_FILE, EventLog
 from tuning.history.lock import LOCK_FILE, SweepLock, is_locked
 from tuning.history.manifest import write_manifest
 from tuning.history.record import SweepRecord

@@ -21,14 +21,14 @@ from trainables.training.checkpoint_files import FILES, FORMAT_VERSION, META_FIL
 from trainables.training.reports import EpochReport
 from tuning.commands.answers import show_summary, show_trials, trials_answer
 from tuning.config.sweep import load_sweep
-from tuning.history.events import read_events
+from tuning.history.event_log import read_events
 from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.table import TableMonitor, trial_table
 from tuning.search.halving import Halving
+from tuning.search.optuna_trials import frozen_trials
 from tuning.search.ranges import distributions
 from tuning.search.schedulers import SuccessiveHalving
-from tuning.search.study import freeze
 from tuning.sweep.resuming import take_up
 from tuning.sweep.running import open_sweep
 from tuning.tune_edge import to_result
@@ -118,7 +118,7 @@ def test_optuna_is_told_that_it_was_stopped() -> None:
         record.apply(event)
     space = SearchSpace.model_validate({"model.dropout": {"type": "float", "low": 0, "high": 0.5}})
     views = [(t, float("inf")) for t in record.ordered()]
-    (frozen,) = freeze(record, views, distributions(space), {})
+    (frozen,) = frozen_trials(record, views, distributions(space), {})
     assert frozen.state == optuna.trial.TrialState.PRUNED
     assert frozen.intermediate_values == {1: 3.0, 2: 3.0}
     assert frozen.user_attrs["message"] == STUCK["text"]

@@ -17,7 +17,7 @@ from rich.console import Console
 from tests.tuning.history.test_sweeps import EVENTS, write_sweep
 from trainables.metrics import METRICS
 from trainables.training.reports import EpochReport
-from tuning.history.events import EventLog
+from tuning.history.event_log import EventLog
 from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.table import TableMonitor

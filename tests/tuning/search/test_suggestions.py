@@ -15,9 +15,10 @@ from search_spaces.schema import SearchSpace
 from tuning.config.sweep import Search
 from tuning.history.record import SweepRecord, trial_name
 from tuning.search.halving import Halving
+from tuning.search.optuna_study import export_study
+from tuning.search.optuna_trials import frozen_trials
 from tuning.search.ranges import distributions
-from tuning.search.searcher import OptunaSearcher, Start
-from tuning.search.study import export_study, freeze
+from tuning.search.ray_searcher import OptunaSearcher, Start
 from tuning.search.suggestions import Suggestions
 from tuning.search.warm_start import best_params
 
@@ -57,7 +58,7 @@ def search(kind: str, **options: Any) -> Any:
 
 
 def frozen(record: SweepRecord, until: float = math.inf) -> list[FrozenTrial]:
-    return freeze(record, [(t, until) for t in record.ordered()], distributions(SPACE), {})
+    return frozen_trials(record, [(t, until) for t in record.ordered()], distributions(SPACE), {})
 
 
 def test_a_trial_that_fails_after_a_rung_looks_at_the_rung_as_it_did_before_it_failed() -> None:
@@ -120,7 +121,7 @@ def test_a_changed_space_keeps_what_still_belongs_to_it() -> None:
         }
     )
     views = [(t, math.inf) for t in record.ordered()]
-    (kept,) = freeze(record, views, distributions(wider), {"model.dropout": 0.1})
+    (kept,) = frozen_trials(record, views, distributions(wider), {"model.dropout": 0.1})
     assert kept.params == {**POINT, "model.dropout": 0.1}
     assert kept.distributions == distributions(wider)
 

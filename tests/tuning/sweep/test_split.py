@@ -11,7 +11,7 @@ from trainables.errors import UserError
 from trainables.inputs.cache import prepared_path
 from trainables.inputs.checked_data import read_data
 from tuning.config.sweep import ResolvedSweep, SweepConfig, load_sweep
-from tuning.history.events import EventLog
+from tuning.history.event_log import EventLog
 from tuning.history.manifest import read_created, read_manifest
 from tuning.history.sweeps import CONFIG_FILE
 from tuning.sweep.directory import _write_created, create_directory, read_config, write_config

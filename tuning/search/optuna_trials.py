@@ -1,0 +1,93 @@
+"""What Optuna is told of a sweep's trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from trainables.statuses import BAD, Status
+from tuning.history.record import SweepRecord, TrialRecord
+from tuning.search.ranges import holds
+
+View = tuple[TrialRecord, float]  # a trial, and the last epoch of it that may be seen
+
+
+def frozen_trials(
+    record: SweepRecord,
+    views: Sequence[View],
+    space: Mapping[str, BaseDistribution],
+    fixed: Mapping[str, Any],
+) -> list[FrozenTrial]:
+    """The trials of ``views`` for Optuna, each as it stood after the last epoch that may be seen.
+
+    finished                     COMPLETE, with the value of its last epoch
+    stopped early                PRUNED, with its intermediate values
+    diverged, out of memory      COMPLETE, with a value worse than any seen: a sampler keeps away
+                                 from it, where it would ignore a FAIL
+    failed                       FAIL
+    trained further than seen    PRUNED at that epoch; RUNNING if nothing of it may be seen
+
+    ``fixed`` has the values of keys that a trial did not search. A trial with a parameter that the
+    space does not hold any more is left out.
+    """
+    seen = [_seen(record, *view) for view in views]
+    worst = _worse_than_all((v for values in seen for v in values.values()), record.mode)
+    found = []
+    for (trial, until), values in zip(views, seen, strict=True):
+        params = {k: trial.params.get(k, fixed.get(k)) for k in space}
+        known = {k: v for k, v in params.items() if holds(space[k], v)}
+        if any(k in trial.params and k not in known for k in space):
+            continue  # of another space
+        state, value = _state(trial, until, values, worst)
+        message = {"message": trial.message} if trial.message else {}
+        found.append(
+            create_trial(
+                state=state,
+                value=value,
+                params=known,
+                distributions={k: space[k] for k in known},
+                intermediate_values=values,
+                user_attrs={"trial": trial.trial_id, "outcome": trial.status.value, **message},
+                system_attrs=trial.search_state,
+            )
+        )
+    return found
+
+
+def _seen(record: SweepRecord, trial: TrialRecord, until: float) -> dict[int, float]:
+    """The metric by epoch, as far as it may be seen."""
+    return {
+        epoch: float(metrics[record.metric])
+        for epoch, metrics in sorted(trial.reports.items())
+        if epoch <= until and record.metric in metrics
+    }
+
+
+def _state(
+    trial: TrialRecord, until: float, seen: Mapping[int, float], worst: float | None
+) -> tuple[TrialState, float | None]:
+    bad = trial.status in BAD
+    # What ended these came after their last report, so that it is known one epoch later.
+    known_at = trial.epoch + (bad or trial.status == Status.FAILED)
+    if trial.ended is None or known_at > until:
+        return (TrialState.PRUNED if seen and until < math.inf else TrialState.RUNNING), None
+    if trial.status == Status.FINISHED and seen:
+        return TrialState.COMPLETE, seen[max(seen)]
+    if bad and worst is not None:
+        return TrialState.COMPLETE, worst
+    return (TrialState.PRUNED if trial.status == Status.STOPPED_EARLY else TrialState.FAIL), None
+
+
+def _worse_than_all(values: Iterable[float], mode: str) -> float | None:
+    """A value that shows what bad means here, as soon as there is any to compare with."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return None
+    low, high = min(finite), max(finite)
+    if mode == "min":
+        return high + max(high - low, abs(high))
+    return low - max(high - low, abs(low))
