@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from trainables.names import difference, nearest
 from trainables.statuses import Status
 
-MAX_MESSAGE = 1500
+MAX_MESSAGE = 1500  # some libraries put whole files into their messages
 
 
 class UserError(Exception):

@@ -21,7 +21,7 @@ from trainables.errors import UserError
 from trainables.text import decode
 
 _log = logging.getLogger(__name__)
-MAX_INPUT_BYTES = 1 << 30
+MAX_INPUT_BYTES = 1 << 30  # a file named by mistake, a model perhaps, must not fill the memory
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -122,7 +122,7 @@ def system_errors(path: Path) -> Iterator[None]:
 
 OS_ERROR = re.compile(r"os error (\d+)")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-ROOM_SECONDS = 5.0
+ROOM_SECONDS = 5.0  # whoever makes room needs minutes; asking costs nothing
 
 
 def wait_for_room(

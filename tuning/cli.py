@@ -20,8 +20,8 @@ from tuning.terminal import (
     prepare_terminal,
 )
 
-USER_ERROR = 2
-INTERRUPTED = 130
+USER_ERROR = 2  # as argparse has it
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 DESCRIPTION = """\
 Tune the pretraining of a resource encoder on Ray.

@@ -40,7 +40,7 @@ from tuning.checks import check_train, check_writable
 from tuning.monitors.wandb import WandbProcess, run_config
 from tuning.terminal import duration
 
-KEEP_CHECKPOINTS = 2
+KEEP_CHECKPOINTS = 2  # beside the best: the one before is used where the last one is damaged
 FIGURES_SECONDS = 0.5
 ENDINGS = {error.status: error for error in (DivergedError, GateStuckError, OutOfMemoryError)}
 

@@ -86,7 +86,7 @@ def say_on_stdout() -> Say:
     return say
 
 
-PLAIN_WIDTH = 140
+PLAIN_WIDTH = 140  # a row of the table with three parameters
 
 
 def make_console() -> Console:

@@ -28,7 +28,7 @@ from trainables.llm.location import check_available
 from trainables.llm.precision import llm_precision
 from trainables.models.semantic_encoder import last_token_state
 
-PROMPTS_PER_PASS = 128
+PROMPTS_PER_PASS = 128  # bounds the memory of a registry with thousands of tools
 
 
 def select_device() -> torch.device:
@@ -75,6 +75,7 @@ class FrozenLLM:
     def __init__(
         self, model: nn.Module, source: Path | str, tokenizer_options: dict[str, Any]
     ) -> None:
+        # eval() as well: dropout in the frozen LLM would be noise that nothing learns from.
         self.model = model.eval().requires_grad_(False)
         self.source = source
         self._tokenizer_options = tokenizer_options

@@ -14,7 +14,7 @@ from trainables.errors import LLMError
 from trainables.files import exists
 from trainables.network import within_reach
 
-REACH_SECONDS = 1.5
+REACH_SECONDS = 1.5  # a hub that is there answers in a fraction of it
 MAX_HIDDEN_SIZE = 1 << 20
 HIDDEN_SIZE_KEYS = ("hidden_size", "n_embd", "d_model")
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from trainables.training.pretraining import Pretraining
 
-WORKER_RESTARTS = 1
+WORKER_RESTARTS = 1  # then the trial itself is retried, from its own checkpoint
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainables.llm.frozen import FrozenLLM
     from trainables.workers.ray_internals import FleetTrainer
 
-HOST_RESTARTS = 20
+HOST_RESTARTS = 20  # of a whole sweep; a host that dies at once must not be replaced for ever
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from trainables.errors import UserError
 from trainables.packing.protocol import Board, Command, HostFacts
 from trainables.training.reports import Report
 
-POLL_SECONDS = 5.0
+POLL_SECONDS = 5.0  # the longest that a host takes to notice that the sweep is gone
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 

@@ -20,7 +20,7 @@ from tuning.commands.arguments import (
 from tuning.history.record import SweepState
 from tuning.terminal import DEFAULT_STORAGE, run_tune_on, say_on_stdout
 
-STOP_SECONDS = 60
+STOP_SECONDS = 60  # in order it takes about ten
 
 
 def add_launch(commands: Any) -> None:

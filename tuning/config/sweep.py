@@ -29,7 +29,7 @@ from tuning.history.manifest import SWEEP_NAME
 from tuning.terminal import PROJECT
 
 DEFAULT_SPACE = PROJECT / "search_spaces" / "default.yaml"
-MOST = 10**6
+MOST = 10**6  # beyond it a number is a slip of the hand
 MOST_SECONDS = 1e9
 DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*(s|m|h|d)")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

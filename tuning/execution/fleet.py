@@ -23,8 +23,10 @@ from trainables.workers.host import HostSettings, make_fleet
 from tuning.ray_internals import ControllerStarted, WorkersStart, abort_controller
 
 CONTROLLER = "controller"
-CLOSE_SECONDS = 5.0
+# How long an ending sweep waits for its hosts: to save their runs, to end, to be ended.
+# Whoever stops it wants it gone soon; what is not saved is trained again from the last checkpoint.
 SAVE_SECONDS = 6.0
+CLOSE_SECONDS = 5.0
 ABORT_SECONDS = 10.0
 WATCH_SECONDS = 1.0
 _log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class Fleet:
                 ControllerStarted(partial(introduce_controller, self.switchboard, CONTROLLER)),
             ],
         )
+        # In a thread: `fit` returns when the last host has ended, and the sweep runs meanwhile.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fleet")
         self._fit: Future[Any] = self._pool.submit(trainer.fit)
         self._interrupt = interrupt

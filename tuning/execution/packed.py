@@ -36,6 +36,7 @@ def open_packed(context: ExecutionContext, packed: PackedExecution) -> Iterator[
     reference = put_inputs(inputs) if inputs else None
     board = BoardActor(open_switchboard())
     settings = HostSettings(train, reference, board, lanes, hosts, elastic=context.cluster.joined)
+    # The hosts start first: loading the LLM takes longest.
     with _fleet(context, settings) as fleet:
         origin = FROM_CACHE if inputs else "prepared by the first host"
         inputs = inputs or fleet.inputs()

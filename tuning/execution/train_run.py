@@ -19,7 +19,7 @@ from trainables.workers.dedicated import WorkerSettings, make_trainer
 from tuning.execution.fleet import ABORT_SECONDS, end_run, introduce_controller
 from tuning.ray_internals import ControllerStarted
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 1.0  # how late a run that has died without a word is noticed
 
 
 class ForwardReports(UserCallback):

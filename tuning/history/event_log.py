@@ -22,11 +22,9 @@ from tuning.history.record import EARLIER_KINDS, Event, EventKind
 
 EVENTS_FILE = "trials.jsonl"
 CRC = ', "crc32": '
-DURABLE = (
-    EventKind.CREATED,
-    EventKind.SWEEP,
-    EventKind.END,
-)  # told to the disk at once, should the power fail
+# Flushed to the disk at once, should the power fail. An epoch's line is not: the epoch would be
+# trained again, and there may be hundreds of such lines a second.
+DURABLE = (EventKind.CREATED, EventKind.SWEEP, EventKind.END)
 _log = logging.getLogger(__name__)
 
 
@@ -43,9 +41,11 @@ class EventLog:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._path = directory / EVENTS_FILE
+        # Without a buffer a line is with the system when `write` returns, whatever kills us next.
         self._file: IO[bytes] = self._path.open("ab", buffering=0)
         self._say = say
         self._sleep = sleep
+        # Ended, not cut away: what is left of the line is for whoever looks into the damage.
         if _ends_within_a_line(self._path):  # a kill cut it off
             self._append(b"\n")
 
@@ -65,7 +65,7 @@ class EventLog:
                 if self._file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
-                os.truncate(self._path, end)
+                os.truncate(self._path, end)  # half a line on a full disk is no line
                 raise OSError(error.errno, error.strerror, str(self._path)) from None
 
         wait_for_room(append, self._path, self._say, self._sleep)

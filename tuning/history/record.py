@@ -18,7 +18,7 @@ TUNE_DIR = "tune"
 TRIAL_ID = re.compile(r"trial_\d{1,9}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # never a way to another directory
 HISTORY_KEYS = ("epoch", "train_loss", "val_loss", "gate_alpha", "semantic_retention")
-MAX_FIGURE = 1e300
+MAX_FIGURE = 1e300  # sums and differences of what is read stay finite
 Event = dict[str, Any]  # a line of the history
 
 
@@ -139,6 +139,7 @@ class SweepRecord:
             self.busy = _share_in_steps(event["hosts"], event["time"])
             return
         trial_id = event["trial_id"]
+        # A line may be damaged: whatever event comes first makes the trial.
         if trial_id not in self.trials:  # by `trial`, or by another that has all one must know
             state = event.get("state", {})
             self.trials[trial_id] = TrialRecord(trial_id, event["params"], search_state=state)

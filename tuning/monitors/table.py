@@ -14,7 +14,7 @@ from trainables.training.reports import EpochReport
 from tuning.history.record import Event, EventKind, SweepRecord, TrialRecord
 from tuning.terminal import duration, figure, short_params
 
-MAX_ROWS = 24
+MAX_ROWS = 24  # a live table that is higher than the terminal flickers
 COLOURS = {
     Status.RUNNING: "cyan",
     Status.FINISHED: "green",

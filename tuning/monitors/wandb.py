@@ -21,7 +21,7 @@ from trainables.training.reports import EpochReport
 from tuning.history.record import Event, EventKind, SweepRecord, TrialRecord
 
 ARCHITECTURE = "Deep Semantic + Gated Fusion"
-CLOSE_SECONDS = 60
+CLOSE_SECONDS = 60  # a server that has stopped answering must not keep a sweep from ending
 
 
 class WandbProcess:

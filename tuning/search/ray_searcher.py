@@ -75,6 +75,7 @@ class OptunaSearcher(Searcher):
 
     def _next(self) -> dict[str, Any] | None:
         requested = time.time()
+        # Before anything new: they stand at epochs that decisions about newer trials wait for.
         for start in self._starts:
             if self._goes_on(start):
                 self._starts.remove(start)
@@ -87,7 +88,7 @@ class OptunaSearcher(Searcher):
                 }
         if not self._new or not self._suggestions.ready(self._new[0]):
             return None
-        number = self._new.pop(0)
+        number = self._new.pop(0)  # in order: a suggestion may know of all lower numbers
         drawn = self._suggestions.draw(number)
         return {
             "number": number,

@@ -105,14 +105,17 @@ class Suggestions:
             while len(self._sequence) <= number:
                 self._sequence.append(draw(self._space, self._sequence_study.ask()))
             return Suggestion(self._sequence[number])
+        # A sampler of its own for each number: its state cannot depend on what was drawn before in
+        # this process, which after a resume is another one.
         seed = int(np.random.SeedSequence([self._search.seed, number]).generate_state(1)[0])
         study = optuna.create_study(
             sampler=make_sampler(self._search, seed), direction=DIRECTIONS[self._record.mode]
         )
-        study.add_trials(self._known(number))
+        study.add_trials(self._known(number))  # in memory; the journal is for those who read
         trial = study.ask()
         params = draw(self._space, trial)
         state = study.get_trials(deepcopy=False)[-1].system_attrs
+        # CMA-ES keeps its covariances with the trials, and looks for them there.
         return Suggestion(params, dict(state) if isinstance(self._search, CMAESSearch) else {})
 
     def _learns(self, number: int) -> bool:

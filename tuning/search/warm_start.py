@@ -18,7 +18,7 @@ from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.search.suggestions import Params
 
-MOST = 5
+MOST = 5  # of 16 trials by default: the rest is for what the new sweep finds itself
 
 
 def warm_started(sweep: ResolvedSweep, other: Path) -> ResolvedSweep:

@@ -10,7 +10,7 @@ from ray.tune import Callback
 from tuning.history.disk import free_bytes, used_bytes
 from tuning.sweep.running import RunningSweep
 
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 5.0  # asking the file system costs time between two of Tune's events
 
 
 class RoomCallback(Callback):

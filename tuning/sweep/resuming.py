@@ -49,6 +49,7 @@ def take_up(sweep: RunningSweep, *, retry_failed: bool) -> list[Start]:
         _go_back(sweep, trial, found)
         checkpoint = found.path if found else None
         starts.append(Start(trial.number, trial.params, checkpoint))
+        # What lies beside it is of epochs that are forgotten, or half-written.
         remove_checkpoints(folder, keep=checkpoint)
     return starts
 
@@ -95,6 +96,7 @@ def _newest(folder: Path, epoch: int) -> Found | None:
         except CheckpointError as error:
             _log.warning("%s; going back to the one before", error)
             continue
+        # One that is further on was written, but its epoch never told: it is trained again.
         if meta["epoch"] <= epoch:
             return Found(path, meta)
     return None

@@ -15,8 +15,8 @@ from ray.tune import Callback
 
 from tuning.history.sweeps import STOP_FILE
 
-CHECK_SECONDS = 0.5
-AT_ONCE = 130
+CHECK_SECONDS = 0.5  # looking for a file at each of hundreds of events a second is too often
+AT_ONCE = 130  # 128 + SIGINT
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 

@@ -28,7 +28,7 @@ from tuning.sweep.disk_watch import RoomCallback
 from tuning.sweep.running import RunningSweep
 from tuning.sweep.stopping import StopCallback
 
-CHECKPOINTS_PER_TRIAL = 2
+CHECKPOINTS_PER_TRIAL = 2  # the one before is used where the last one is damaged
 
 
 def run_tune_experiment(sweep: RunningSweep, execution: Execution, starts: Sequence[Start]) -> None:
@@ -61,7 +61,7 @@ def run_tune_experiment(sweep: RunningSweep, execution: Execution, starts: Seque
             scheduler=scheduler,
             checkpoint_config=tune.CheckpointConfig(num_to_keep=_checkpoints_kept(config)),
             max_failures=config.retries,
-            raise_on_failed_trial=False,
+            raise_on_failed_trial=False,  # one that fails ends alone; the history tells it
             reuse_actors=execution.reuse_actors,
             callbacks=[
                 StopCallback(sweep.requests.check),
@@ -71,7 +71,7 @@ def run_tune_experiment(sweep: RunningSweep, execution: Execution, starts: Seque
             ],
             trial_name_creator=_name,
             trial_dirname_creator=_name,
-            verbose=0,
+            verbose=0,  # the monitors show the sweep
         )
 
 
