@@ -53,6 +53,7 @@ TUNING: dict[str, set[str]] = {
     "search": {"config", "history", "ray_internals", "tune_edge"},
     "execution": {"config", "history", "ray_internals", "terminal", "tune_edge"},
     "sweep": {
+        "checks",
         "config",
         "execution",
         "history",

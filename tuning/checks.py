@@ -17,9 +17,12 @@ from trainables.llm.location import (
     check_available,
     check_heads,
     hidden_size,
+    known_hidden_size,
+    llm_hidden_size,
     local_directory,
 )
-from tuning.config.sweep import ResolvedSweep
+from tuning.config.space import check_points, check_space
+from tuning.config.sweep import ResolvedSweep, SweepConfig
 from tuning.terminal import run_tune_on
 
 BATCH_SIZE = "training.batch_size"
@@ -38,6 +41,21 @@ def check_sweep(sweep: ResolvedSweep) -> CheckedData:
         )
     check_writable(sweep.directory.parent, "--storage")
     return data
+
+
+def settle_llm(config: SweepConfig) -> SweepConfig:
+    """``config`` with what depends on the LLM's D filled in and checked.
+
+    Where D is not known on this machine, the hub is asked for the LLM's ``config.json``, and for
+    nothing else. Raises LLMError where it cannot be had, ConfigError for heads that do not fit.
+    """
+    if known_hidden_size(config.train.model) is not None:
+        return config  # done when the file was read
+    check_available(config.train.model)
+    llm_hidden_size(config.train.model)  # from now on it lies in the cache
+    space = check_space(config.search_space, config.train, "search_space")
+    first = check_points(config.warm_start, space, config.train, "sweep")
+    return config.model_copy(update={"search_space": space, "warm_start": first})
 
 
 def check_name_is_free(sweep: ResolvedSweep) -> None:

@@ -50,6 +50,12 @@ def _has_weights(directory: Path) -> bool:
     return any(path.suffix in (".safetensors", ".bin") for path in directory.iterdir())
 
 
+def known_hidden_size(config: ModelConfig) -> int | None:
+    """D from files on this machine; None of a hub id whose ``config.json`` is not here yet."""
+    file = config_file(config)
+    return hidden_size(file.parent) if file else None
+
+
 def llm_hidden_size(config: ModelConfig) -> int | None:
     """D from the LLM's files; of a hub id not cached yet, only its config.json is fetched."""
     directory = local_directory(config)

@@ -77,7 +77,7 @@ def _add_validate(commands: Any) -> None:
 
 def checked_sweep(options: argparse.Namespace, name: str) -> Any:
     """A checked sweep: configuration, search space, data, heads, name and storage."""
-    from tuning.checks import check_sweep
+    from tuning.checks import check_sweep, settle_llm
     from tuning.config.sweep import ResolvedSweep, load_sweep
 
     flags = {"num_trials": "num_trials", "storage": "storage"}
@@ -91,7 +91,8 @@ def checked_sweep(options: argparse.Namespace, name: str) -> Any:
         if getattr(options, k) is not None
     ]
     wandb = ["log_wandb=true"] if getattr(options, "log_wandb", False) else []
-    sweep = ResolvedSweep(name, load_sweep(options.config, of_train + wandb + overrides))
+    config = settle_llm(load_sweep(options.config, of_train + wandb + overrides))
+    sweep = ResolvedSweep(name, config)
     return sweep, check_sweep(sweep)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from search_spaces.ranges import (
     NumberRange,
@@ -17,7 +17,7 @@ from search_spaces.ranges import (
 from search_spaces.schema import Choice, Fixed, FloatRange, Range, SearchSpace
 from trainables.config import PretrainConfig
 from trainables.errors import ConfigError, did_you_mean
-from trainables.llm.location import check_available, check_heads, llm_hidden_size
+from trainables.llm.location import check_heads, known_hidden_size
 from trainables.yaml_config import build, set_dotted
 
 HEADS = "model.num_attention_heads"
@@ -65,7 +65,10 @@ def searchable_keys() -> list[str]:
 
 
 def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> SearchSpace:
-    """Every key must exist, every bound and choice be valid; ``choices: auto`` is filled in."""
+    """Every key must exist, every bound and choice be valid; ``choices: auto`` is filled in.
+
+    It stays ``auto`` while the LLM's D is not known on this machine: nothing here asks a network.
+    """
     known = searchable_keys()
     filled: dict[str, Range] = {}
     for key, spec in space.root.items():
@@ -84,9 +87,9 @@ def check_space(space: SearchSpace, config: PretrainConfig, source: str) -> Sear
             _check_has_effect(key, spec, space, config, source)
         filled[key] = spec
     checked = SearchSpace(filled)
-    size = llm_hidden_size(config.model)
-    for heads in searched_heads(checked, config) if size else ():
-        check_heads(heads, size or 0, f"{source}: `{HEADS}`")
+    if size := known_hidden_size(config.model):
+        for heads in searched_heads(checked, config):
+            check_heads(heads, size, f"{source}: `{HEADS}`")
     return checked
 
 
@@ -116,7 +119,7 @@ def check_points(
     found = []
     for number, point in enumerate(points):
         where = f"{source}: `warm_start.{number}`"
-        trial, size = with_params(config, point, where), llm_hidden_size(config.model)
+        trial, size = with_params(config, point, where), known_hidden_size(config.model)
         if size:
             check_heads(trial.model.num_attention_heads, size, f"{where}: `{HEADS}`")
         found.append({key: typed(space.root.get(key), value) for key, value in point.items()})
@@ -183,13 +186,12 @@ def _takes_whole_numbers(key: str) -> bool:
     return fields[name].annotation in (int, int | None)
 
 
-def _auto_choices(key: str, config: PretrainConfig, source: str) -> list[int]:
+def _auto_choices(key: str, config: PretrainConfig, source: str) -> list[int] | Literal["auto"]:
     """Powers of two that divide D and leave each head at least 8 dimensions."""
     if key != HEADS:
         raise ConfigError(f"{source}: `choices: auto` is for `{HEADS}` only; list the choices")
-    size = llm_hidden_size(config.model)
+    size = known_hidden_size(config.model)
     if size is None:
-        check_available(config.model)
-        raise ConfigError(f"{source}: `{HEADS}: choices: auto`: D is unknown; list the choices")
+        return "auto"
     powers = [2**i for i in range(MAX_HEADS.bit_length()) if 2**i <= MAX_HEADS]
     return [h for h in powers if size % h == 0 and size // h >= MIN_HEAD_SIZE] or [1]

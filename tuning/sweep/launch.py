@@ -13,6 +13,7 @@ from rich.console import Console
 
 from trainables.errors import UserError
 from trainables.statuses import Status
+from tuning.checks import settle_llm
 from tuning.config.space import describe_steps
 from tuning.config.sweep import ResolvedSweep
 from tuning.execution.cluster import Cluster, RayStartError, ray_cluster
@@ -70,7 +71,7 @@ def resume(
 ) -> None:
     """Go on with a sweep where its history ends, with whatever may be changed changed."""
     with locked(directory):
-        before, config = read_config(directory), read_config(directory, overrides)
+        before, config = read_config(directory), settle_llm(read_config(directory, overrides))
         check_inputs(directory)
         raise_format(directory, say)
         if overrides:
