@@ -198,7 +198,7 @@ WRITE = """
 import sys
 from pathlib import Path
 from tests.tuning.history.test_sweeps import epoch, trial
-from tuning.history.events import EventLog
+from tuning.history.event_log import EventLog
 from tuning.history.lock import SweepLock
 lock = SweepLock(Path(sys.argv[1]))
 lock.acquire()
