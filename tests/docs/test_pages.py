@@ -64,6 +64,15 @@ def test_commands_exist_with_their_options(page: Path) -> None:
             assert key_exists(override.partition("=")[0], of_sweep), command
 
 
+FILE = re.compile(r"`((?:search_spaces|trainables|tuning|tests|docs|benchmarks)/[\w/.-]*)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    names = FILE.findall(page.read_text())
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
 NAME = re.compile(r"`((?:search_spaces|trainables|tuning)(?:\.\w+)+)`")
 
 
