@@ -128,9 +128,9 @@ def test_every_searched_parameter_may_differ_between_lanes(workplace: Path) -> N
 def test_dedicated_gives_the_same_losses(workplace: Path) -> None:
     same = ("--num_trials", "2", "--set", "search={type: random, seed: 5}")
     out = run(workplace, *LAUNCH, "packed", *same)
-    assert "48 configurations: prepared by the first host" in out
+    assert "48 rows: prepared by the first host" in out
     out = run(workplace, *LAUNCH, "dedicated", *same, "--set", "execution.type=dedicated")
-    assert "48 configurations: from the cache" in out
+    assert "48 rows: from the cache" in out
     packed, dedicated = (answer(workplace, "trials", name) for name in ("packed", "dedicated"))
     assert [t["params"] for t in packed] == [t["params"] for t in dedicated]
     assert [t["history"] for t in packed] == [t["history"] for t in dedicated]
