@@ -99,12 +99,13 @@ def _parameters_by_files(directory: Path | None) -> float | None:
     return sum(p.stat().st_size for p in directory.glob("*.safetensors")) / BYTES_PER_PARAMETER
 
 
-def describe_sweep(config: SweepConfig, data: CheckedData) -> list[str]:
-    """What ``validate`` prints."""
+def describe_sweep(config: SweepConfig, data: CheckedData, probed: str = "") -> list[str]:
+    """What ``validate`` prints; ``probed``: how the LLM was tried."""
     cost = estimate_cost(config, data)
     searched = ", ".join(config.search_space.root)
     lines = [
         f"model        {_described_llm(config.train, cost)}",
+        *([f"probe        {probed}"] if probed else []),
         f"data         {cost.tools} tools, {cost.train_rows} training and {len(data.val_rows)} "
         "held-out rows",
         *(f"{'':<13}{line}" for line in describe_split(config.train.data, data)),

@@ -19,8 +19,9 @@ from trainables.inputs.checked_data import describe_split
 from trainables.inputs.find_or_prepare import FROM_CACHE, find_or_prepare
 from trainables.inputs.preparing import say_tools
 from trainables.inputs.shared_inputs import SharedInputs
-from trainables.llm.frozen import FrozenLLM, free_device_memory, load_llm, select_device
+from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device
 from trainables.llm.location import check_heads
+from trainables.llm.probe import load_probed_llm
 from trainables.statuses import Status
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import save_checkpoint
@@ -71,7 +72,7 @@ def train(
     on_gpu = device.type == "cuda"
     prompts = unread_prompts(config, on_gpu)
     announce(config, prompts, on_gpu, partial(print, flush=True))
-    llm = load_llm(config, device)
+    llm = load_probed_llm(config, device)
     check_heads(config.model.num_attention_heads, llm.hidden_size, "`model.num_attention_heads`")
     inputs, origin = find_or_prepare(config, on_gpu, llm=llm, say=print)
     if origin == FROM_CACHE:

@@ -14,6 +14,7 @@ from trainables.inputs.checked_data import read_data
 from trainables.inputs.preparing import Say, embed_tools, prepare_inputs
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.precision import llm_precision
+from trainables.llm.verdict import known_verdict
 
 if TYPE_CHECKING:
     from trainables.llm.frozen import FrozenLLM
@@ -34,16 +35,17 @@ def find_or_prepare(
     """The shared inputs of this training, and where they come from.
 
     ``on_gpu`` tells whether those train on a GPU who will use them: it decides the LLM's precision.
-    ``llm`` is one that stands already and is left standing; without it one is loaded if something
-    has to be prepared, and given back. ``say`` gets a line per tool that is embedded; ``interrupt``
-    is called in between, and may raise.
+    ``llm`` is one that stands already and is left standing; without it one is loaded, if something
+    has to be prepared or it was never probed, and given back. ``say`` gets a line per tool that is
+    embedded; ``interrupt`` is called in between, and may raise.
 
     Raises DataError for a table, a registry or a text that the LLM cannot take, LLMError for an
-    LLM that cannot be loaded.
+    LLM that cannot be used.
     """
     path = prepared_path(config, on_gpu)
     inputs = load_prepared(path) if path else None
-    if inputs is not None:
+    # Whoever brings no LLM is to know that there is one that can be used.
+    if inputs is not None and (llm is not None or known_verdict(config.model) is not None):
         return inputs, FROM_CACHE
     if llm is None:
         inputs = _prepare_with_own_llm(config, on_gpu, say, interrupt)
@@ -57,13 +59,14 @@ def find_or_prepare(
 def _prepare_with_own_llm(
     config: PretrainConfig, on_gpu: bool, say: Say, interrupt: Callable[[], None]
 ) -> SharedInputs:
-    from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device, select_dtype
+    from trainables.llm.frozen import free_device_memory, select_device, select_dtype
+    from trainables.llm.probe import load_probed
 
     device = select_device()
     # Theirs who train, also where this process has no GPU and they have one.
     dtype = select_dtype(llm_precision(config.training.precision, on_gpu), device)
     try:  # nothing here holds the LLM when its memory is given back
-        return _prepare(config, FrozenLLM.load(config.model, device, dtype), say, interrupt)
+        return _prepare(config, load_probed(config.model, device, dtype), say, interrupt)
     finally:
         free_device_memory()
 

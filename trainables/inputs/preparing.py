@@ -62,14 +62,30 @@ def prepare_inputs(
     """
     if tool_embeddings is None:
         tool_embeddings = llm.last_token_states([tool.prompt for tool in data.tools]).numpy()
-    tokenizer = llm.tokenizer
-    end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    names = llm.mean_input_embeddings([tool.name for tool in data.tools]).numpy()
+    return _with_texts(llm, data, tool_embeddings, names)
+
+
+def check_texts(llm: FrozenLLM, data: CheckedData) -> None:
+    """Raises DataError or LLMError for what ``prepare_inputs`` could not read; computes nothing."""
+    llm.prompt_ids([tool.prompt for tool in data.tools])
+    llm.token_ids([tool.name for tool in data.tools], special=False)
+    nothing = np.zeros((len(data.tools), 1), dtype=np.float32)
+    _with_texts(llm, data, nothing, nothing)
+
+
+def _with_texts(
+    llm: FrozenLLM,
+    data: CheckedData,
+    tool_embeddings: npt.NDArray[np.float32],
+    names: npt.NDArray[np.float32],
+) -> SharedInputs:
+    end = llm.tokenizer.eos_token_id
 
     def encode(texts: list[str]) -> list[list[int]]:
-        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [[*ids, *end] for ids in encoded]
+        encoded = llm.token_ids(texts, special=False)
+        return encoded if end is None else [[*ids, int(end)] for ids in encoded]
 
-    names = llm.mean_input_embeddings([tool.name for tool in data.tools]).numpy()
     inputs = make_shared_inputs(
         data.tools, data.rows, tool_embeddings, names, encode, data.train_rows, data.val_rows
     )

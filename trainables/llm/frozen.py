@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,23 +11,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     masking_utils,
 )
-from transformers.utils import logging as transformers_logging
 
-from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig, PretrainConfig
-from trainables.errors import DataError, LLMError
-from trainables.llm.location import check_available
+from trainables.config import ModelConfig, PretrainConfig
+from trainables.errors import DataError
+from trainables.llm.decoding import Decoder
+from trainables.llm.loading import (
+    hub_options,
+    load_model,
+    load_tokenizer,
+    named,
+    source_of,
+    without_habits,
+)
 from trainables.llm.precision import llm_precision
+from trainables.llm.tokens import check_encoded, encode, ready_tokenizer
 from trainables.models.semantic_encoder import last_token_state
 
 PROMPTS_PER_PASS = 128  # bounds the memory of a registry with thousands of tools
+# What two computations of the same may differ by, as a share of what they tell apart.
+ROUNDING = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def select_device() -> torch.device:
@@ -70,7 +77,10 @@ def _one_text_per_row() -> Iterator[None]:
 
 
 class FrozenLLM:
-    """A causal LM that turns soft tokens into losses; gradients pass through, none stay."""
+    """A causal LM that turns soft tokens into losses; gradients pass through, none stay.
+
+    D is the width of its input embeddings.
+    """
 
     def __init__(
         self, model: nn.Module, source: Path | str, tokenizer_options: dict[str, Any]
@@ -79,9 +89,11 @@ class FrozenLLM:
         self.model = model.eval().requires_grad_(False)
         self.source = source
         self._tokenizer_options = tokenizer_options
-        self.body: nn.Module = model.base_model  # type: ignore[assignment]
-        self.head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+        self.body = _body(model)
+        self.head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
         self.embed_tokens: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
+        self.vocabulary, self.hidden_size = map(int, self.embed_tokens.weight.shape)
+        without_habits(model)
         if self.device.type == "cuda":
             # It makes a plan for every new shape, for 0.1 s, and the texts have many lengths.
             torch.backends.cuda.enable_cudnn_sdp(False)
@@ -90,21 +102,9 @@ class FrozenLLM:
     @classmethod
     def load(cls, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> FrozenLLM:
         """Load by name: ``embedded``, a directory, or a hub id through ``cache_dir``."""
-        check_available(config)
-        source: Path | str = EMBEDDED_DIR if config.llm_model == EMBEDDED else config.llm_model
-        hub = {"cache_dir": config.cache_dir, "trust_remote_code": config.trust_remote_code}
-        transformers_logging.disable_progress_bar()
-        # Measured on CPU: the backward of the fused kernel in bf16 is slower than the plain one.
-        attention = "eager" if device.type == "cpu" else "sdpa"
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, attn_implementation=attention, **hub
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise LLMError(
-                f"`model.llm_model` is `{config.llm_model}`: no causal LM could be loaded: {error}"
-            ) from None
-        return cls(model.to(device), source, hub)
+        model = load_model(config, device, dtype)
+        with named(config, "is no causal LM that an encoder can be trained against"):
+            return cls(model, source_of(config), hub_options(config))
 
     @property
     def device(self) -> torch.device:
@@ -115,10 +115,6 @@ class FrozenLLM:
         return next(self.model.parameters()).dtype
 
     @property
-    def hidden_size(self) -> int:
-        return int(self.model.config.get_text_config().hidden_size)  # type: ignore[union-attr,operator]
-
-    @property
     def max_tokens(self) -> int:
         """The longest sequence that the model has positions for."""
         config = self.model.config.get_text_config()  # type: ignore[union-attr,operator]
@@ -126,14 +122,29 @@ class FrozenLLM:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.source, **self._tokenizer_options)
-        except (OSError, ValueError, KeyError) as error:
-            raise LLMError(f"{self.source}: no tokenizer could be loaded: {error}") from None
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-        tokenizer.padding_side = "right"
-        return tokenizer
+        """Its own; every id that it gives of itself has a row in the input embeddings."""
+        tokenizer = load_tokenizer(self.source, self._tokenizer_options)
+        return ready_tokenizer(tokenizer, self.vocabulary, self.source)
+
+    def token_ids(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Each text's tokens; ``special``: with those that the tokenizer puts around a text.
+
+        Raises DataError for a text without tokens, LLMError for a token without an embedding.
+        """
+        encoded = encode(self.tokenizer, texts, special, self.source)
+        check_encoded(texts, encoded, self.vocabulary, self.source)
+        return encoded
+
+    def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """As ``token_ids``; raises DataError for a prompt that is longer than the LLM reads."""
+        encoded = self.token_ids(prompts)
+        for prompt, ids in zip(prompts, encoded, strict=True):
+            if len(ids) > self.max_tokens:
+                raise DataError(
+                    f"the description of `{prompt.splitlines()[0]}` has {len(ids)} tokens, but the "
+                    f"LLM reads at most {self.max_tokens}; shorten it"
+                )
+        return encoded
 
     @torch.no_grad()
     def last_token_states(
@@ -146,23 +157,25 @@ class FrozenLLM:
         states = []
         for start in range(0, len(prompts), PROMPTS_PER_PASS):
             interrupt()
-            texts = list(prompts[start : start + PROMPTS_PER_PASS])
-            batch = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
-            mask = batch["attention_mask"]
-            if mask.shape[1] > self.max_tokens:
-                longest = texts[int(mask.sum(dim=1).argmax())].splitlines()[0]
-                raise DataError(
-                    f"the description of `{longest}` has {mask.shape[1]} tokens, but the LLM reads "
-                    f"at most {self.max_tokens}; shorten it"
-                )
-            output = self.body(input_ids=batch["input_ids"], attention_mask=mask, use_cache=False)
-            states.append(last_token_state(output.last_hidden_state, mask).float().cpu())
+            part = prompts[start : start + PROMPTS_PER_PASS]
+            states.append(self.states_of(self.prompt_ids(part)))
         return torch.cat(states)
+
+    @torch.no_grad()
+    def states_of(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """The last layer's state at the last token of each sequence, float32 [B, D], on the CPU."""
+        rows = [torch.tensor(row) for row in sequences]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        places = torch.arange(ids.shape[1], device=self.device)
+        mask = (places < lengths.unsqueeze(1)).long()
+        output = self.body(input_ids=ids, attention_mask=mask, use_cache=False)
+        return last_token_state(output.last_hidden_state, mask).float().cpu()
 
     @torch.no_grad()
     def mean_input_embeddings(self, texts: Sequence[str]) -> Tensor:
         """Each text's mean over its tokens of the input layer alone, float32 [len(texts), D]."""
-        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        ids = self.token_ids(texts, special=False)
         vectors = [self.embed_tokens(torch.tensor(i, device=self.device)) for i in ids]
         return torch.stack([vector.float().mean(dim=0).cpu() for vector in vectors])
 
@@ -184,7 +197,7 @@ class FrozenLLM:
         texts = self.embed_tokens(token_ids[:, :-1])
         inputs = torch.cat([soft_tokens.to(texts.dtype).unsqueeze(1), texts], dim=1)
         with _one_text_per_row():
-            if self._head_is_linear:
+            if self._head_is_linear and self.head is not None:
                 hidden = self.body(inputs_embeds=inputs, use_cache=False).last_hidden_state
                 logits = self.head(hidden.flatten(0, 1)[real])
             else:
@@ -192,33 +205,64 @@ class FrozenLLM:
                 logits = output.logits.flatten(0, 1)[real]
         return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
-    @torch.no_grad()
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(self.model, self.embed_tokens, self.tokenizer, ROUNDING[self.dtype])
+
+    def continuations(self, soft_tokens: Tensor, max_new_tokens: int) -> Tensor:
+        """Greedy continuations of soft tokens [B, D], as ids [B, at most ``max_new_tokens``]."""
+        return self._decoder.continuations(soft_tokens, max_new_tokens)
+
     def write(self, soft_tokens: Tensor, max_new_tokens: int) -> list[str]:
         """Greedy continuations of soft tokens [B, D], as text."""
-        ids = self.model.generate(  # type: ignore[operator]
-            inputs_embeds=soft_tokens.to(self.dtype).unsqueeze(1),
-            attention_mask=torch.ones(len(soft_tokens), 1, dtype=torch.long, device=self.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
+        ids = self.continuations(soft_tokens, max_new_tokens)
         return self.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
     @torch.no_grad()
     def _head_gives_the_logits(self) -> bool:
-        """Some models scale or cap their logits after the head; those go the long way."""
-        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
-        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
-        if hidden.shape[-1] != getattr(self.head, "in_features", hidden.shape[-1]):
+        """Some models scale or cap their logits after the head, or the states before it.
+
+        Those go the long way. In one pass what the body and the head say is exchanged for numbers
+        that no such change leaves as they are: neither rounding nor zeros can hide it.
+        """
+        if not isinstance(self.head, nn.Linear):
             return False
-        logits = self.model(input_ids=ids, use_cache=False).logits
-        return torch.allclose(self.head(hidden).float(), logits.float(), rtol=1e-3, atol=1e-3)
+        given: dict[str, Tensor] = {}
+        taken: dict[str, Tensor] = {}
+
+        def after_body(body: nn.Module, inputs: Any, output: Any) -> None:
+            if hasattr(output, "last_hidden_state"):
+                given["states"] = _numbers_like(output.last_hidden_state)
+                output.last_hidden_state = given["states"].clone()
+
+        def after_head(head: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            taken["states"], given["logits"] = inputs[0], _numbers_like(output)
+            return given["logits"].clone()
+
+        hooks = (
+            self.body.register_forward_hook(after_body),
+            self.head.register_forward_hook(after_head),
+        )
+        try:
+            ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+            taken["logits"] = self.model(input_ids=ids, use_cache=False).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return all(
+            name in given
+            and name in taken
+            and torch.equal(given[name].float(), taken[name].float())
+            for name in ("states", "logits")
+        )
 
 
-logging.getLogger("transformers.generation").setLevel(logging.ERROR)
+def _numbers_like(tensor: Tensor) -> Tensor:
+    return torch.linspace(-99, 99, tensor.numel(), device=tensor.device).view_as(tensor).to(tensor)
+
+
+def _body(model: Any) -> nn.Module:
+    """The model without its head, which some families keep under another name than they say."""
+    if model.base_model is not model:
+        return model.base_model
+    return next((m for m in model.children() if isinstance(m, PreTrainedModel)), model)

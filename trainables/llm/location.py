@@ -12,11 +12,12 @@ from typing import Any
 from trainables.config import EMBEDDED, EMBEDDED_DIR, ModelConfig
 from trainables.errors import LLMError
 from trainables.files import exists
+from trainables.llm.weight_files import embedding_shape, missing_shards
 from trainables.network import within_reach
 
 REACH_SECONDS = 1.5  # a hub that is there answers in a fraction of it
 MAX_HIDDEN_SIZE = 1 << 20
-HIDDEN_SIZE_KEYS = ("hidden_size", "n_embd", "d_model")
+HIDDEN_SIZE_KEYS = ("hidden_size", "n_embd", "n_embed", "d_model")
 
 
 def local_directory(config: ModelConfig) -> Path | None:
@@ -29,6 +30,11 @@ def local_directory(config: ModelConfig) -> Path | None:
             raise LLMError(f"{path}: no `config.json` here; `model.llm_model` must be a causal LM")
         if not _has_weights(path):
             raise LLMError(f"{path}: no weights here (*.safetensors); is the copy complete?")
+        if missing := missing_shards(path):
+            raise LLMError(
+                f"{path}: {len(missing)} of the weight files that its index names are not here, "
+                f"the first is `{missing[0]}`; is the copy complete?"
+            )
         return path
     if path.is_absolute() or config.llm_model.count("/") > 1 or path.exists():
         raise LLMError(
@@ -43,7 +49,9 @@ def local_directory(config: ModelConfig) -> Path | None:
     except HFValidationError as error:
         raise LLMError(f"`model.llm_model` is no directory and no hub id: {error}") from None
     directory = Path(found).parent if isinstance(found, str) else None
-    return directory if directory and _has_weights(directory) else None
+    if directory is None or not _has_weights(directory) or missing_shards(directory):
+        return None
+    return directory
 
 
 def _has_weights(directory: Path) -> bool:
@@ -124,9 +132,16 @@ def config_sections(path: Path) -> tuple[dict[str, Any], ...]:
 
 
 def hidden_size(directory: Path) -> int:
-    """D, as the model's ``config.json`` states it."""
+    """D, the width of the input embeddings, by the weights' own header or by ``config.json``.
+
+    The two differ where a model projects its embeddings; what it says once it is loaded counts.
+    """
     path = directory / "config.json"
-    for section in config_sections(path):
+    sections = config_sections(path)
+    table = embedding_shape(directory)
+    if table and 1 <= table[1] <= MAX_HIDDEN_SIZE:
+        return table[1]
+    for section in sections:
         for key in HIDDEN_SIZE_KEYS:
             size = section.get(key)
             if type(size) is int and 1 <= size <= MAX_HIDDEN_SIZE:
@@ -150,7 +165,10 @@ def llm_fingerprint(directory: Path) -> str:
     Files up to 64 MiB are read whole; of larger ones size, head and 64 evenly spread megabytes.
     They are read once per process, and again when one has been written to.
     """
-    suffixes = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
+    suffixes = (
+        *(".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"),
+        *(".py", ".tiktoken", ".vocab"),
+    )
     paths = sorted(p for p in directory.iterdir() if p.suffix in suffixes)
     stats = [path.stat() for path in paths]
     return _digest(

@@ -1,6 +1,7 @@
 """Makes the embedded LLM: a small Qwen2 that one soft token can steer.
 
     python -m trainables.llm.make_embedded OUT_DIR [--steps 7000] [--seed 0]
+    python -m trainables.llm.probe    # once it lies in the package
 
 A language model trained on text alone cannot be steered by a single vector. This one also sees
 samples whose first position is a vector: the unit-RMS state it gave the tool's own prompt, plus a

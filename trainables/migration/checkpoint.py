@@ -19,8 +19,8 @@ from trainables.files import file_digest, new_directory
 from trainables.inputs.checked_data import CheckedData, read_data
 from trainables.inputs.find_or_prepare import FROM_CACHE, find_or_prepare
 from trainables.inputs.preparing import Say, say_tools
-from trainables.llm.frozen import load_llm
 from trainables.llm.location import check_heads, hidden_size, local_directory
+from trainables.llm.probe import load_probed_llm
 from trainables.migration.changes import Change
 from trainables.migration.weights import EMBEDDINGS, gated_encoder, resource_mlp_weights
 from trainables.models.earlier_files import EarlierFile
@@ -142,7 +142,7 @@ def _begin_anew(
 
 
 def _new_run(config: PretrainConfig, say: Say) -> Run:
-    llm = load_llm(config)
+    llm = load_probed_llm(config)
     check_heads(config.model.num_attention_heads, llm.hidden_size, HEADS)
     inputs, origin = find_or_prepare(config, llm.device.type == "cuda", llm=llm, say=say)
     if origin == FROM_CACHE:

@@ -44,13 +44,13 @@ class HostSettings:
 
 
 def host_worker(loop_config: dict[str, Any]) -> None:
-    """Load the frozen LLM once, then train whatever runs the switchboard puts into the lanes.
+    """Load and probe the LLM once, then train whatever runs the switchboard puts into the lanes.
 
     Raises nothing if it cannot start: the switchboard is told, and others stop waiting.
     """
     began = time.perf_counter()
     from trainables.errors import UserError
-    from trainables.llm.frozen import load_llm
+    from trainables.llm.probe import load_probed_llm
     from trainables.packing.lane_plan import budget_of, plan_lanes
     from trainables.packing.lanes import Lanes, serve
     from trainables.packing.memory import Footprint
@@ -66,7 +66,7 @@ def host_worker(loop_config: dict[str, Any]) -> None:
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         config, on_gpu = settings.config, device.type == "cuda"
         prompts = unread_prompts(config, on_gpu) if settings.inputs is None else []
-        llm = load_llm(config, device)
+        llm = load_probed_llm(config, device)
         inputs = DeviceInputs(_shared_inputs(settings, llm), device)
         budget = budget_of(device, context.get_local_world_size())
         footprint = Footprint(llm, inputs)

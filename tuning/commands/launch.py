@@ -153,10 +153,12 @@ def _stop(options: argparse.Namespace) -> None:
 
 
 def _validate(options: argparse.Namespace) -> None:
-    sweep, facts = checked_sweep(options, "validate")
+    sweep, data = checked_sweep(options, "validate")
+    from trainables.inputs.probing import check_llm
     from tuning.cost import describe_sweep
 
-    for line in describe_sweep(sweep.config, facts):
+    probed = check_llm(sweep.config.train, data)
+    for line in describe_sweep(sweep.config, data, probed):
         print(line)
 
 

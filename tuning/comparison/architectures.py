@@ -20,6 +20,7 @@ from trainables.config import PretrainConfig
 from trainables.errors import UserError
 from trainables.files import replace_file, write_text
 from trainables.inputs.checked_data import CheckedData
+from trainables.inputs.probing import check_llm
 from trainables.yaml_config import build
 from tuning.checks import check_train, check_writable
 from tuning.comparison.experiment import Plan, Results, Runner, run_experiment
@@ -66,7 +67,9 @@ def _check(plan: Plan, out: Path) -> CheckedData:
         training = plan.config.training
         config = with_training(plan.config, architecture, training.learning_rate, training.seed)
         build(PretrainConfig, config.model_dump(), "compare")
-    return check_train(plan.config)
+    data = check_train(plan.config)
+    check_llm(plan.config, data)
+    return data
 
 
 def _train(plan: Plan, runs: Path, say: Say) -> Results:

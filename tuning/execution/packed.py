@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from trainables.inputs.cache import find_inputs
 from trainables.inputs.find_or_prepare import FROM_CACHE
 from trainables.inputs.shared_inputs import SharedInputs
+from trainables.llm.verdict import known_verdict
 from trainables.packing.protocol import LANES_IN_TURN
 from trainables.workers.environment import FLEET_ENVIRONMENT
 from trainables.workers.host import HostSettings
@@ -41,6 +42,8 @@ def open_packed(context: ExecutionContext, packed: PackedExecution) -> Iterator[
         origin = FROM_CACHE if inputs else "prepared by the first host"
         inputs = inputs or fleet.inputs()
         describe_inputs(inputs, origin, context.say)
+        if known_verdict(train.model) is None:  # the first host finds out
+            fleet.hosts(1)
         check_searched_heads(context.config, inputs)
         yield _execution(context, settings, fleet, inputs)
 

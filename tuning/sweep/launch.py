@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from trainables.errors import UserError
+from trainables.inputs.probing import Probing, probed_beside
 from trainables.statuses import Status
 from tuning.checks import settle_llm
 from tuning.config.space import describe_steps
@@ -118,13 +119,19 @@ def _interrupted(sweep: RunningSweep, reason: str) -> None:
 def _train(sweep: RunningSweep, retry_failed: bool) -> None:
     sweep.say("[2/4] Ray")
     console = make_console()
-    # Once more: Ray has put its own handlers in the place of ours.
-    with ray_cluster(sweep.ray_log) as cluster, sweep.requests.listening():
+    # Listening once more: Ray has put its own handlers in the place of ours.
+    with (
+        probed_beside(sweep.config.train) as probe,
+        ray_cluster(sweep.ray_log) as cluster,
+        sweep.requests.listening(),
+    ):
         _describe(cluster, sweep.say)
         sweep.settle(cluster.has_gpu)
         starts = take_up(sweep, retry_failed=retry_failed)
         sweep.say("[3/4] Frozen LLM, tool embeddings, target texts: once for all trials")
-        with open_execution(_context(sweep, cluster)) as execution:
+        with open_execution(_context(sweep, cluster, probe)) as execution:
+            if probe is not None:
+                probe.wait(sweep.requests.check)
             sweep.say("[4/4] Trials")
             sweep.history.watch(_monitors(sweep, execution, console))
             sweep.history.sweep_event(SweepState.RUNNING)
@@ -141,9 +148,14 @@ def _describe(cluster: Cluster, say: Say) -> None:
         say(f"      dashboard http://{cluster.dashboard} (its token: run `{token}`)")
 
 
-def _context(sweep: RunningSweep, cluster: Cluster) -> ExecutionContext:
+def _context(sweep: RunningSweep, cluster: Cluster, probe: Probing | None) -> ExecutionContext:
+    def interrupt() -> None:
+        sweep.requests.check()
+        if probe is not None:
+            probe.check()
+
     train_runs = sweep.directory / TRAIN_RUNS_DIR
-    return ExecutionContext(sweep.config, cluster, train_runs, sweep.say, sweep.requests.check)
+    return ExecutionContext(sweep.config, cluster, train_runs, sweep.say, interrupt)
 
 
 def _search(sweep: RunningSweep, execution: Execution, starts: Sequence[Start]) -> None:

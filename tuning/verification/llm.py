@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
-from trainables.llm.frozen import free_device_memory, load_llm
+from trainables.config import PretrainConfig
+from trainables.errors import UserError
+from trainables.inputs.checked_data import read_data
+from trainables.inputs.preparing import check_texts
+from trainables.inputs.probing import WHOLE_GIB, weights_gib
+from trainables.llm.frozen import FrozenLLM, free_device_memory
 from trainables.llm.location import (
     check_available,
     check_heads,
@@ -12,10 +15,9 @@ from trainables.llm.location import (
     llm_hidden_size,
     local_directory,
 )
-from tuning.verification.check import TOOLS, Check, ProblemError, Subjects, distance
-
-MAX_GIB = 4.0  # a larger one does not load within the minute that `verify` may take
-ROUGH = 0.05  # relative; bf16 rounds differently in batches of different shape
+from trainables.llm.probe import load_probed_llm, probe
+from trainables.llm.small_copy import small_copy
+from tuning.verification.check import Check, ProblemError, Subjects
 
 
 def _at_hand(subjects: Subjects) -> str:
@@ -41,27 +43,37 @@ def _answers(subjects: Subjects) -> str:
     directory = local_directory(config.model)
     if directory is None:
         return "not loaded: not cached yet"
-    gib = sum(p.stat().st_size for p in directory.glob("*.safetensors")) / 2**30
-    if gib > MAX_GIB:
-        return f"not loaded: {gib:.0f} GiB of weights take longer than a minute"
-    llm = load_llm(config)
-    prompts = [tool.prompt for tool in TOOLS]
-    alone = torch.cat([llm.last_token_states([prompt]) for prompt in prompts])
-    apart = distance(llm.last_token_states(prompts), alone)
+    size = weights_gib(directory)
+    if size > WHOLE_GIB:
+        copy = small_copy(config.model, directory)
+        if copy is not None:
+            probe(copy, config.model)
+            _read_texts(copy, config)
+        done = "not probed" if copy is None else "probed with two layers"
+        return f"{done}: {size:.0f} GiB of weights take longer than a minute"
+    llm = load_probed_llm(config)
+    _read_texts(llm, config)
     device, dtype = llm.device, str(llm.dtype).removeprefix("torch.")
     del llm
     free_device_memory()
-    if not apart <= ROUGH:
-        raise ProblemError(f"states of batched prompts differ by {apart:.2g} from single ones")
     return f"{device}, {dtype}"
+
+
+def _read_texts(llm: FrozenLLM, config: PretrainConfig) -> None:
+    """Data that cannot be read is another module's to tell."""
+    try:
+        data = read_data(config)
+    except UserError:
+        return
+    check_texts(llm, data)
 
 
 CHECKS = (
     Check("its files are at hand", "give another `model.llm_model`", _at_hand),
     Check("the heads divide its hidden size", "set `model.num_attention_heads`", _heads_fit),
     Check(
-        "it loads, and prompts in a batch give what each gives alone",
-        "give a causal LM whose tokenizer and weights belong together",
+        "it loads, and an encoder can be trained against it",
+        "give another `model.llm_model`",
         _answers,
     ),
 )
