@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ from trainables.llm.location import check_available
 
 SHOWN_KEYS = 3
 MAX_REASON = 400  # characters
+# Masks and positions, which older releases of transformers wrote among the weights; they are
+# computed, and not every family's class lists them as such.
+OLD_BUFFERS = re.compile(
+    r"(^|\.)(masked_bias|causal_mask|inv_freq|position_ids|attn\.bias|attn\.attention\.bias)$"
+)
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -66,14 +72,14 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
 
 
 def _wrong_keys(found: dict[str, Any]) -> list[str]:
-    """Transformers leaves out what may be missing or over: tied weights, old buffers."""
+    """Transformers has left out what may be missing or over: tied weights, most old buffers."""
     mismatched = [
         f"{name} {list(there)} instead of {list(wanted)}"
         for name, there, wanted in sorted(found["mismatched_keys"])
     ]
     kinds = {
         "missing": sorted(found["missing_keys"]),
-        "unexpected": sorted(found["unexpected_keys"]),
+        "unexpected": sorted(k for k in found["unexpected_keys"] if not OLD_BUFFERS.search(k)),
         "of another shape": mismatched,
         "unreadable": list(found["error_msgs"]),
     }

@@ -62,6 +62,7 @@ BIDIRECTIONAL = {
     "bert": {"is_decoder": False},
     "electra": {"is_decoder": False},
     "gemma3_text": {"use_bidirectional_attention": True},
+    "llama": {"is_causal": False},
     "roberta": {"is_decoder": False},
     "xlm": {"causal": False},
 }

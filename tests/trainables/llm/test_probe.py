@@ -73,6 +73,23 @@ def test_a_head_that_is_missing_is_never_filled_with_random_weights(
         FrozenLLM.load(config.model, CPU, torch.float32)
 
 
+def test_masks_that_older_releases_wrote_among_the_weights_do_no_harm(tmp_path: Path) -> None:
+    """As the published GPT-2 and its like have them; no head, no prefix, either."""
+
+    def as_published(weights: dict[str, Tensor]) -> None:
+        for name in list(weights):
+            weights[name.removeprefix("transformer.")] = weights.pop(name)
+        for layer in range(2):
+            weights[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 256, 256).tril()
+            weights[f"h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+
+    directory = write_llm(tmp_path / "llm", "gpt2")
+    config = model_of(directory, tmp_path / "hub")
+    before = load_probed(config, CPU, torch.float32).states_of([[5, 6, 7]])
+    change_weights(as_published)(directory)
+    assert torch.equal(load_probed(config, CPU, torch.float32).states_of([[5, 6, 7]]), before)
+
+
 # Widths
 
 
