@@ -1,10 +1,12 @@
-"""Every figure that training reports: key, unit and meaning, declared once and used everywhere."""
+"""Every metric that training reports: key, unit and meaning, declared once and used everywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+Metrics = dict[str, Any]  # the metrics of an epoch, by their keys
 
 
 @dataclass(frozen=True)

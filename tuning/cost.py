@@ -55,7 +55,7 @@ def estimate_cost(config: SweepConfig, data: CheckedData) -> Cost:
     directory = local_directory(train.model)
     size = hidden_size(directory) if directory else shape.hidden_size if shape else None
     texts = [
-        len(describe(data.tools[row.tool_index].name, row.figures, i % len(TEMPLATES)))
+        len(describe(data.tools[row.tool_index].name, row.resources, i % len(TEMPLATES)))
         for i, row in enumerate(data.rows)
     ]
     tokens = float(np.mean(texts)) / CHARACTERS_PER_TOKEN

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 DIRECTORY = Path(__file__).with_name("earlier_files")
-TOOLS, VOCAB, FIGURES = 3, 40, 6
+TOOLS, VOCAB, RESOURCES = 3, 40, 6
 D_GATED = 8
 D_EMBEDDING = 32  # of the tests' small LLM
 
@@ -22,7 +22,7 @@ D_EMBEDDING = 32  # of the tests' small LLM
 class EarlierResourceMLP(nn.Module):
     def __init__(self, d_resource: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(FIGURES, 512)
+        self.fc1 = nn.Linear(RESOURCES, 512)
         self.fc2 = nn.Linear(512, d_resource)
 
     def forward(self, figures: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def trained(encoder: nn.Module, hidden_size: int) -> torch.optim.Optimizer:
     target = torch.randn(TOOLS, hidden_size)
     for _ in range(20):
         optimizer.zero_grad()
-        loss = (encoder(torch.arange(TOOLS), torch.randn(TOOLS, FIGURES)) - target).pow(2).mean()
+        loss = (encoder(torch.arange(TOOLS), torch.randn(TOOLS, RESOURCES)) - target).pow(2).mean()
         loss.backward()
         optimizer.step()
     return optimizer
@@ -119,7 +119,7 @@ def main() -> None:
         "metrics": {"train_loss": 1.6, "gate_alpha": gated.fusion.gate_alpha.item()},
     }
     torch.save(content, DIRECTORY / "gated.pt")
-    tools, figures = torch.tensor([0, 1, 2, 1]), torch.randn(4, FIGURES)
+    tools, figures = torch.tensor([0, 1, 2, 1]), torch.randn(4, RESOURCES)
     answers = gated.eval()(tools, figures)
     recorded = {key: t.tolist() for key, t in (("tools", tools), ("figures", figures))}
     text = json.dumps({**recorded, "outputs": answers.tolist()})

@@ -18,11 +18,11 @@ from trainables.data.registry import Tool
 from trainables.data.table import read_table
 from trainables.errors import DataError, did_you_mean
 from trainables.files import exists
-from trainables.models.features import FIGURES, INPUT_SIZES, raw_features
+from trainables.models.features import INPUT_SIZES, RESOURCES, raw_features
 from trainables.names import comparable
 from trainables.text import FileText, decode
 
-COLUMNS = ("tool", *FIGURES)
+COLUMNS = ("tool", *RESOURCES)
 # Inclusive bounds: a share is a percentage, latency and cores cannot be nothing.
 MINIMUM = {"cpu_core": 0.0, "cpu_mem_gb": 0.0, "gpu_sm": 0.0, "gpu_mem_gb": 0.0, "latency_ms": 0.0}
 MAXIMUM = {"gpu_sm": 100.0}
@@ -30,10 +30,10 @@ MAXIMUM = {"gpu_sm": 100.0}
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: the tool's place in the registry and its figures, numbers as float."""
+    """A line of the table: its tool's place in the registry, its six figures, numbers as float."""
 
     tool_index: int
-    figures: dict[str, Any]
+    resources: dict[str, Any]
 
 
 def load_profiling(path: Path, tools: Sequence[Tool]) -> list[Row]:
@@ -59,7 +59,7 @@ def load_profiling(path: Path, tools: Sequence[Tool]) -> list[Row]:
 
 def raw_feature_matrix(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
     """[N, R], unscaled."""
-    return np.array([raw_features(row.figures) for row in rows], dtype=np.float64)
+    return np.array([raw_features(row.resources) for row in rows], dtype=np.float64)
 
 
 def _content(path: Path) -> FileText:
@@ -94,7 +94,7 @@ class _Rows:
         }
         if len(found) < len(COLUMNS) or None in found.values():
             return None
-        return Row(found.pop("tool"), {name: found[name] for name in FIGURES})
+        return Row(found.pop("tool"), {name: found[name] for name in RESOURCES})
 
     def tell_unknown_tools(self) -> None:
         """One fault for each, however many rows it has."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.models.features import FIGURES
+from trainables.models.features import RESOURCES
 
 TEMPLATES = (
     "{tool} on {input_size} input: {cpu_core} cores, {cpu_mem_gb} GB memory, {gpu_sm}% GPU, "
@@ -20,7 +20,7 @@ TEMPLATES = (
 )
 
 
-def format_figure(name: str, value: Any) -> str:
+def format_resource(name: str, value: Any) -> str:
     """A figure as the texts write it; latency, a measurement, to two significant digits."""
     if name == "input_size":
         return str(value)
@@ -30,18 +30,18 @@ def format_figure(name: str, value: Any) -> str:
     return f"{number:.12g}" if abs(number) < 1e12 else f"{number:.3e}"
 
 
-def format_figures(figures: Mapping[str, Any]) -> dict[str, str]:
-    return {name: format_figure(name, figures[name]) for name in FIGURES}
+def format_resources(figures: Mapping[str, Any]) -> dict[str, str]:
+    return {name: format_resource(name, figures[name]) for name in RESOURCES}
 
 
 def describe(tool: str, figures: Mapping[str, Any], template: int) -> str:
     """The sentence of one row in one of the templates."""
-    return TEMPLATES[template].format(tool=tool, **format_figures(figures))
+    return TEMPLATES[template].format(tool=tool, **format_resources(figures))
 
 
 def _pattern(template: str) -> re.Pattern[str]:
     escaped = re.escape(template)
-    for name in ("tool", *FIGURES):
+    for name in ("tool", *RESOURCES):
         escaped = escaped.replace(r"\{" + name + r"\}", rf"(?P<{name}>.+?)")
     return re.compile(escaped)
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from trainables.data.profiling import Row, raw_feature_matrix
 from trainables.data.registry import Tool
-from trainables.data.templates import TEMPLATES, describe, format_figures
-from trainables.models.features import FIGURES, FeatureStatistics
+from trainables.data.templates import TEMPLATES, describe, format_resources
+from trainables.models.features import RESOURCES, FeatureStatistics
 
 IntArray = npt.NDArray[np.int64]
 
@@ -59,7 +59,7 @@ def make_shared_inputs(
     raw = raw_feature_matrix(rows)
     statistics = FeatureStatistics.of(raw[train_rows])
     texts = [
-        describe(tools[row.tool_index].name, row.figures, k)
+        describe(tools[row.tool_index].name, row.resources, k)
         for row in rows
         for k in range(len(TEMPLATES))
     ]
@@ -69,7 +69,7 @@ def make_shared_inputs(
     token_ids = np.zeros((len(ids), longest), dtype=np.int32)
     for i, sequence in enumerate(ids):
         token_ids[i, : len(sequence)] = sequence
-    written = [format_figures(rows[i].figures) for i in val_rows]
+    written = [format_resources(rows[i].resources) for i in val_rows]
     return SharedInputs(
         tool_names=tuple(tool.name for tool in tools),
         tool_embeddings=tool_embeddings,
@@ -80,6 +80,6 @@ def make_shared_inputs(
         token_counts=np.array([len(s) for s in ids], dtype=np.int32).reshape(shape),
         train_rows=train_rows,
         val_rows=val_rows,
-        written_figures=tuple(tuple(w[name] for name in FIGURES) for w in written),
+        written_figures=tuple(tuple(w[name] for name in RESOURCES) for w in written),
         statistics=statistics,
     )

@@ -14,7 +14,7 @@ from trainables.inputs.shared_inputs import IntArray
 def first_equal(rows: Sequence[Row]) -> IntArray:
     """[N]: the place of the first row with the same tool and the same six figures."""
     first: dict[Hashable, int] = {}
-    keys = ((row.tool_index, *row.figures.values()) for row in rows)
+    keys = ((row.tool_index, *row.resources.values()) for row in rows)
     return np.array([first.setdefault(key, i) for i, key in enumerate(keys)], dtype=np.int64)
 
 

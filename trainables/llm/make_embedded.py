@@ -22,9 +22,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from trainables.data.templates import TEMPLATES, describe, format_figures
+from trainables.data.templates import TEMPLATES, describe, format_resources
 from trainables.llm import invented_text
-from trainables.models.features import FIGURES
+from trainables.models.features import RESOURCES
 from trainables.models.gated_fusion import unit_rms
 from trainables.models.semantic_encoder import last_token_state
 
@@ -88,7 +88,7 @@ class FigureProjector(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        slots = len(FIGURES) * MAX_CHARACTERS * (len(CHARACTERS) + 1)
+        slots = len(RESOURCES) * MAX_CHARACTERS * (len(CHARACTERS) + 1)
         self.characters = nn.EmbeddingBag(slots, 256, mode="sum")
         nn.init.normal_(self.characters.weight, std=0.3)
         self.out = nn.Sequential(
@@ -102,7 +102,7 @@ class FigureProjector(nn.Module):
 
 def figure_slots(written: dict[str, str]) -> list[int]:
     slots = []
-    for i, name in enumerate(FIGURES):
+    for i, name in enumerate(RESOURCES):
         for place, character in enumerate(written[name][:MAX_CHARACTERS].ljust(MAX_CHARACTERS)):
             code = CHARACTERS.find(character) + 1
             slots.append((i * MAX_CHARACTERS + place) * (len(CHARACTERS) + 1) + code)
@@ -131,7 +131,7 @@ def make_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast) -> Batch:
     ]
     prompts = tokenizer([t.prompt for t in tools], padding=True, return_tensors="pt")
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
-    slots = torch.tensor([figure_slots(format_figures(f)) for f in figures])
+    slots = torch.tensor([figure_slots(format_resources(f)) for f in figures])
     return Batch(
         prompts["input_ids"], prompts["attention_mask"],
         encoded["input_ids"], encoded["attention_mask"], torch.tensor(owner), slots,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 INPUT_SIZES = ("small", "medium", "large")
-FIGURES = ("input_size", "cpu_core", "cpu_mem_gb", "gpu_sm", "gpu_mem_gb", "latency_ms")
-NUM_FEATURES = len(FIGURES)
+RESOURCES = ("input_size", "cpu_core", "cpu_mem_gb", "gpu_sm", "gpu_mem_gb", "latency_ms")
+NUM_FEATURES = len(RESOURCES)
 RESOURCE_HIDDEN_SIZE = 512  # of the resource MLP
 
 FloatArray = npt.NDArray[np.float32]
@@ -24,7 +24,7 @@ def raw_features(figures: Mapping[str, Any]) -> list[float]:
     levels and latencies are spread over orders of magnitude.
     """
     size = float(INPUT_SIZES.index(figures["input_size"]))
-    return [size, *(float(np.log1p(float(figures[name]))) for name in FIGURES[1:])]
+    return [size, *(float(np.log1p(float(figures[name]))) for name in RESOURCES[1:])]
 
 
 @dataclass(frozen=True)

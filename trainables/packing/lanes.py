@@ -15,6 +15,7 @@ from trainables.config import PretrainConfig
 from trainables.errors import OutOfMemoryError, TrialEndedError
 from trainables.files import wait_for_room
 from trainables.llm.frozen import FrozenLLM
+from trainables.metrics import Metrics
 from trainables.packing.memory import Footprint
 from trainables.packing.protocol import Assignment, Link
 from trainables.statuses import Status
@@ -22,7 +23,7 @@ from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import save_beside
 from trainables.training.diagnosis import Finding
 from trainables.training.pretraining import Pretraining, set_determinism
-from trainables.training.reports import Ending, Metrics, Report
+from trainables.training.reports import Ending, Report
 from trainables.training.run import Run
 from trainables.training.step import train_step
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from trainables.metrics import Metrics
 
 FindingId = Literal[
     "gate_stuck",
@@ -46,8 +48,6 @@ COLLAPSED_RETENTION = 0.3
 # Initialisation counts as slow if it took so many times, and so much longer than, expected.
 SLOW_FACTOR = 3.0
 SLOW_SECONDS = 20.0
-
-Figures = dict[str, Any]  # an epoch's declared metrics
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Facts:
         return f"lower training.learning_rate (now {self.learning_rate:g})" + gate * self.gated
 
 
-def diagnose(history: Sequence[Figures], facts: Facts) -> list[Finding]:
+def diagnose(history: Sequence[Metrics], facts: Facts) -> list[Finding]:
     """The findings of the last epoch in ``history``, the gravest first."""
-    checks: tuple[Callable[[Sequence[Figures], Facts], Finding | None], ...] = (
+    checks: tuple[Callable[[Sequence[Metrics], Facts], Finding | None], ...] = (
         _gate,
         _exploding,
         _vanishing,
@@ -127,7 +127,7 @@ def slow_initialisation(seconds: float, expected: float, remedy: str) -> Finding
     )
 
 
-def _gate(history: Sequence[Figures], facts: Facts) -> Finding | None:
+def _gate(history: Sequence[Metrics], facts: Facts) -> Finding | None:
     if not facts.gated:
         return None
     alpha, gradient = history[-1]["gate_alpha"], history[-1]["gate_grad_norm"]
@@ -198,7 +198,7 @@ def _faster(needed: float, facts: Facts) -> str:
     )
 
 
-def _exploding(history: Sequence[Figures], facts: Facts) -> Finding | None:
+def _exploding(history: Sequence[Metrics], facts: Facts) -> Finding | None:
     norm = history[-1]["grad_norm"]
     least = min(row["grad_norm"] for row in history)
     if norm <= EXPLODING_FACTOR * least and norm <= EXPLODED_NORM:
@@ -209,7 +209,7 @@ def _exploding(history: Sequence[Figures], facts: Facts) -> Finding | None:
     )
 
 
-def _vanishing(history: Sequence[Figures], facts: Facts) -> Finding | None:
+def _vanishing(history: Sequence[Metrics], facts: Facts) -> Finding | None:
     """Elements of the size of AdamW's epsilon, or less, move their parameters hardly at all."""
     norm = history[-1]["grad_norm"]
     if norm >= ADAM_EPS * math.sqrt(facts.trainable):
@@ -221,7 +221,7 @@ def _vanishing(history: Sequence[Figures], facts: Facts) -> Finding | None:
     )
 
 
-def _loss(history: Sequence[Figures], facts: Facts) -> Finding | None:
+def _loss(history: Sequence[Metrics], facts: Facts) -> Finding | None:
     losses = [row["train_loss"] for row in history]
     spent = facts.rate_spent >= SPENT_SHARE * (facts.rate_spent + facts.rate_left)
     if len(losses) < FLAT_EPOCHS or not spent:
@@ -236,7 +236,7 @@ def _loss(history: Sequence[Figures], facts: Facts) -> Finding | None:
     return None
 
 
-def _retention(history: Sequence[Figures], facts: Facts) -> Finding | None:
+def _retention(history: Sequence[Metrics], facts: Facts) -> Finding | None:
     retention = history[-1]["semantic_retention"]
     if retention >= COLLAPSED_RETENTION:
         return None

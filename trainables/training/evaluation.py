@@ -10,7 +10,7 @@ from torch import Tensor
 from trainables.data.templates import parse
 from trainables.llm.frozen import FrozenLLM
 from trainables.models.encoder import evaluating
-from trainables.models.features import FIGURES
+from trainables.models.features import RESOURCES
 from trainables.training.batches import Batch, DeviceInputs
 from trainables.training.run import Run
 
@@ -51,9 +51,9 @@ def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
             soft = run.encoder(run.inputs.tool_index[chosen], run.inputs.features[chosen])
             for place, text in zip(part.tolist(), llm.write(soft, limit), strict=True):
                 said = parse(text) or {}
-                truth = zip(FIGURES, run.inputs.source.written_figures[place], strict=True)
+                truth = zip(RESOURCES, run.inputs.source.written_figures[place], strict=True)
                 right += sum(said.get(name) == value for name, value in truth)
-    return right / (count * len(FIGURES))
+    return right / (count * len(RESOURCES))
 
 
 def _validation_batches(inputs: DeviceInputs) -> Iterator[Batch]:

@@ -15,13 +15,13 @@ from trainables.config import PretrainConfig
 from trainables.errors import DivergedError, GateStuckError
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.metrics import scalars
+from trainables.metrics import Metrics, scalars
 from trainables.statuses import Status
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import load_checkpoint
 from trainables.training.diagnosis import GATE_STUCK, diagnose
 from trainables.training.evaluation import evaluate, field_accuracy
-from trainables.training.reports import EpochReport, Metrics
+from trainables.training.reports import EpochReport
 from trainables.training.run import Run
 from trainables.training.step import ALONE, Shard, out_of_memory_named, train_step
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trainables.metrics import Metrics
 from trainables.statuses import Status
 from trainables.training.diagnosis import Finding
-
-Metrics = dict[str, Any]  # by the keys of `trainables.metrics`
 
 
 @dataclass(frozen=True)

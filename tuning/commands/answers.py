@@ -16,7 +16,7 @@ from tuning.history.export import best_of
 from tuning.history.record import SweepRecord, SweepState, TrialRecord
 from tuning.history.sweeps import list_sweeps, read_sweep
 from tuning.monitors.table import trial_table
-from tuning.terminal import figure, run_tune, run_tune_on, short_params, shown_path
+from tuning.terminal import run_tune, run_tune_on, short_params, shown_number, shown_path
 
 _log = logging.getLogger(__name__)
 Answer = dict[str, Any] | list[dict[str, Any]]
@@ -119,7 +119,7 @@ def show_status(directory: Path, console: Console) -> None:
     if answer["best"]:
         best = answer["best"]
         console.print(
-            f"best {best['metric']} {figure(best['value'])}: {best['trial_id']}, "
+            f"best {best['metric']} {shown_number(best['value'])}: {best['trial_id']}, "
             f"{short_params(best['params'])}"
         )
     if answer["state"] == SweepState.INTERRUPTED:
@@ -140,7 +140,7 @@ def show_trials(directory: Path, console: Console) -> None:
 
 def show_best(directory: Path, console: Console) -> None:
     answer = best_answer(directory)
-    console.print(f"{answer['trial_id']}: {answer['metric']} {figure(answer['value'])}")
+    console.print(f"{answer['trial_id']}: {answer['metric']} {shown_number(answer['value'])}")
     for key, value in answer["params"].items():
         console.print(f"  {key} = {value}")
     metrics = ", ".join(f"{k} {v:.4g}" for k, v in answer["metrics"].items())
@@ -169,9 +169,9 @@ def show_summary(record: SweepRecord, directory: Path, console: Console) -> None
     if best is None:
         return
     accuracy = best.metrics.get("field_accuracy")
-    extra = f", field accuracy {figure(accuracy, 3)}" if accuracy is not None else ""
+    extra = f", field accuracy {shown_number(accuracy, 3)}" if accuracy is not None else ""
     console.print(
-        f"Best:        {best.trial_id}, {record.metric} {figure(record.value(best))}{extra}"
+        f"Best:        {best.trial_id}, {record.metric} {shown_number(record.value(best))}{extra}"
     )
     for key, value in best.params.items():
         console.print(f"             {key} = {value}")

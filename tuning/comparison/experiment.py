@@ -28,7 +28,7 @@ from tuning.comparison.jobs import (
     read_result,
     with_training,
 )
-from tuning.terminal import duration, figure
+from tuning.terminal import duration, shown_number
 
 LOWEST_RATE, HIGHEST_RATE = 3e-4, 1e-2  # the grid goes on where its best stands at an end
 MOST_EXTRA = 3  # learning rates tried beyond the grid's ends
@@ -161,7 +161,7 @@ class Runner:
                 "stands above. What has been trained is kept: give the same --out again"
             )
         self._done += self._plan.config.training.num_epochs
-        ending = f"val_loss {figure(result.final_loss)}"
+        ending = f"val_loss {shown_number(result.final_loss)}"
         if result.outcome != FINISHED:
             ending = f"{result.outcome}: {result.message}"
         tqdm.write(f"{job.name}: {ending}, {duration(result.seconds)}{self._left()}")

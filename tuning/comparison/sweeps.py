@@ -19,7 +19,7 @@ from tuning.history.event_log import read_events
 from tuning.history.manifest import read_manifest
 from tuning.history.record import Event, EventKind, SweepRecord, SweepState, TrialRecord
 from tuning.history.sweeps import CONFIG_FILE, read_sweep
-from tuning.terminal import duration, figure
+from tuning.terminal import duration, shown_number
 
 PICTURE_FILE = "compare.png"
 NOT_COMPARED = ("warm_start", "storage")
@@ -214,16 +214,18 @@ def sweeps_page(answer: dict[str, Any]) -> list[str]:
     sweeps = answer["sweeps"]
     names = " | ".join(s["sweep"] for s in sweeps)
     rows: dict[str, list[str]] = {
-        f"best {answer['metric']}": [figure(s["best"]["value"]) for s in sweeps],
+        f"best {answer['metric']}": [shown_number(s["best"]["value"]) for s in sweeps],
         "best trial": [s["best"]["trial_id"] for s in sweeps],
-        f"time to {figure(answer['target'])}": [_time(s["seconds_to_target"]) for s in sweeps],
+        f"time to {shown_number(answer['target'])}": [
+            _time(s["seconds_to_target"]) for s in sweeps
+        ],
         "trials to it": [str(s["trials_to_target"] or "-") for s in sweeps],
         "time in all": [_time(s["seconds"]) for s in sweeps],
         "trials": [", ".join(f"{n} {status}" for status, n in s["trials"].items()) for s in sweeps],
         "epochs": [str(s["epochs"]) for s in sweeps],
     }
     of_best = {
-        key: [figure(s["best"]["metrics"].get(key)) for s in sweeps]
+        key: [shown_number(s["best"]["metrics"].get(key)) for s in sweeps]
         for key in FIGURES
         if any(key in s["best"]["metrics"] for s in sweeps)
     }

@@ -189,7 +189,7 @@ class SweepConfig(Section):
     search_space: SearchSpace = Field(description="Which of its keys vary, and how far.")
     search: Search = Field(TPESearch(), description="What to try next.")
     scheduler: Scheduler = Field(ASHA(), description="Which trials end before their last epoch.")
-    metric: str = Field("val_loss", description="The figure that is optimised.")
+    metric: str = Field("val_loss", description="The metric that is optimised.")
     mode: Literal["min", "max"] = Field("min", description="Whether less or more is better.")
     num_trials: int = Field(16, ge=1, le=10**6, description="Trials in all.")
     max_concurrent: int | None = Field(

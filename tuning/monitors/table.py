@@ -12,7 +12,7 @@ from rich.text import Text
 from trainables.statuses import OVER, Status
 from trainables.training.reports import EpochReport
 from tuning.history.record import Event, EventKind, SweepRecord, TrialRecord
-from tuning.terminal import duration, figure, short_params
+from tuning.terminal import duration, short_params, shown_number
 
 MAX_ROWS = 24  # a live table that is higher than the terminal flickers
 COLOURS = {
@@ -52,7 +52,7 @@ def summary_line(record: SweepRecord, left: float | None) -> str:
     best = record.best()
     line = f"{ended}/{record.num_trials} trials ended"
     if best is not None:
-        line += f"; best {record.metric} {figure(record.value(best))} ({best.trial_id})"
+        line += f"; best {record.metric} {shown_number(record.value(best))} ({best.trial_id})"
     if ended < record.num_trials:
         line += f"; about {duration(left)} left" if left is not None else "; estimating time left"
     return line
@@ -83,9 +83,9 @@ def _row(record: SweepRecord, trial: TrialRecord) -> list[Text | str]:
         Text(trial.trial_id),
         Text(status, style=COLOURS.get(trial.status, "")),
         str(trial.epoch),
-        figure(metrics.get(record.metric)),
-        figure(metrics.get("gate_alpha"), 3),
-        figure(metrics.get("semantic_retention"), 3),
+        shown_number(metrics.get(record.metric)),
+        shown_number(metrics.get("gate_alpha"), 3),
+        shown_number(metrics.get("semantic_retention"), 3),
         Text(", ".join(finding["id"] for finding in trial.found), style="yellow"),
         Text(short_params(trial.params)),
     ]
@@ -138,11 +138,13 @@ class TableMonitor:
                 return f"{trial.trial_id} started: {short_params(trial.params)}"
             case EventKind.EPOCH:
                 m = trial.metrics
-                losses = ", ".join(f"{k} {figure(m.get(k))}" for k in ("train_loss", "val_loss"))
+                losses = ", ".join(
+                    f"{k} {shown_number(m.get(k))}" for k in ("train_loss", "val_loss")
+                )
                 return (
                     f"{trial.trial_id} epoch {trial.epoch}/{self._num_epochs}: {losses}, "
-                    f"α {figure(m.get('gate_alpha'))}, "
-                    f"retention {figure(m.get('semantic_retention'), 3)}"
+                    f"α {shown_number(m.get('gate_alpha'))}, "
+                    f"retention {shown_number(m.get('semantic_retention'), 3)}"
                 )
             case _:
                 left = self._left.seconds(self._record)

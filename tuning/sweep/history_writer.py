@@ -13,10 +13,10 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from trainables.files import without_home
-from trainables.metrics import scalars
+from trainables.metrics import Metrics, scalars
 from trainables.packing.protocol import HostFacts
 from trainables.statuses import Status
-from trainables.training.reports import EpochReport, Metrics
+from trainables.training.reports import EpochReport
 from tuning.history.event_log import EventLog, now
 from tuning.history.record import Event, EventKind, SweepRecord, SweepState
 from tuning.monitors.base import Monitor

@@ -18,7 +18,7 @@ from trainables.inputs.checked_data import CheckedData
 from trainables.inputs.preparing import prepare_inputs
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
-from trainables.models.features import FIGURES, FeatureStatistics
+from trainables.models.features import RESOURCES, FeatureStatistics
 from trainables.models.resource_encoder import ResourceEncoder
 from trainables.training.batches import DeviceInputs
 from trainables.training.run import Run
@@ -30,7 +30,7 @@ TOOLS = (
     Tool("r", "Runs an R script on a table of measurements."),
 )
 HIDDEN_SIZE = 16  # of encoders that are checked without an LLM
-STATISTICS = FeatureStatistics((1.0,) * len(FIGURES), (2.0,) * len(FIGURES))
+STATISTICS = FeatureStatistics((1.0,) * len(RESOURCES), (2.0,) * len(RESOURCES))
 TOLERANCE = 1e-4  # relative to the largest value, float32
 
 
@@ -63,7 +63,7 @@ class Subjects:
         """Three invented tools with eight rows each; the last of each is held out."""
         levels = [("small", 2**i, 4, 10 * i, 8, 15.5 * 3**i) for i in range(8)]
         rows = [
-            Row(tool, dict(zip(FIGURES, level, strict=True)))
+            Row(tool, dict(zip(RESOURCES, level, strict=True)))
             for tool in range(len(TOOLS))
             for level in levels
         ]

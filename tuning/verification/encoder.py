@@ -6,7 +6,7 @@ from collections import Counter
 
 import torch
 
-from trainables.models.features import FIGURES, raw_features
+from trainables.models.features import RESOURCES, raw_features
 from tuning.verification.check import (
     STATISTICS,
     TOOLS,
@@ -18,14 +18,14 @@ from tuning.verification.check import (
     small_encoder,
 )
 
-FIGURE_VALUES = dict(zip(FIGURES, ("medium", 4, 16, 50, 8, 120.5), strict=True))
+FIGURE_VALUES = dict(zip(RESOURCES, ("medium", 4, 16, 50, 8, 120.5), strict=True))
 
 
 @torch.no_grad()
 def _rows_stand_alone(subjects: Subjects) -> str:
     encoder = small_encoder()
     tools = torch.tensor([0, 1, 2, 1])
-    figures = random_tensor(len(tools), len(FIGURES))
+    figures = random_tensor(len(tools), len(RESOURCES))
     alone = [encoder(tools[i : i + 1], figures[i : i + 1]) for i in range(len(tools))]
     must_equal(encoder(tools, figures), torch.cat(alone), "the output of a row in a batch")
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainables.models.features import FIGURES
+from trainables.models.features import RESOURCES
 from tuning.verification.check import (
     Check,
     ProblemError,
@@ -20,7 +20,7 @@ ROWS = 5
 @torch.no_grad()
 def _written_out(subjects: Subjects) -> str:
     mlp = small_encoder().resource_mlp
-    figures = random_tensor(ROWS, len(FIGURES))
+    figures = random_tensor(ROWS, len(RESOURCES))
     hidden = (figures @ mlp.fc1.weight.T + mlp.fc1.bias).clamp_min(0)
     must_equal(mlp(figures), hidden @ mlp.fc2.weight.T + mlp.fc2.bias, "the output")
     return ""
@@ -29,9 +29,9 @@ def _written_out(subjects: Subjects) -> str:
 @torch.no_grad()
 def _every_figure_counts(subjects: Subjects) -> str:
     mlp = small_encoder().resource_mlp
-    figures = random_tensor(1, len(FIGURES))
+    figures = random_tensor(1, len(RESOURCES))
     before = mlp(figures)
-    for i, name in enumerate(FIGURES):
+    for i, name in enumerate(RESOURCES):
         changed = figures.clone()
         changed[0, i] += 1
         if torch.equal(mlp(changed), before):

@@ -16,12 +16,12 @@ from trainables.config import SHIPPED_DATA
 from trainables.data.generator import write_default_data
 from trainables.data.profiling import load_profiling
 from trainables.data.registry import load_registry
-from trainables.data.templates import TEMPLATES, describe, format_figures, parse
+from trainables.data.templates import TEMPLATES, describe, format_resources, parse
 from trainables.errors import DataError
 from trainables.inputs.checked_data import read_data
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.inputs.split import split_rows
-from trainables.models.features import FIGURES, INPUT_SIZES
+from trainables.models.features import INPUT_SIZES, RESOURCES
 
 HEADER = "tool,input_size,cpu_core,cpu_mem_gb,gpu_sm,gpu_mem_gb,latency_ms\n"
 ROW = "r,small,1,2,20,4,10\n"
@@ -33,7 +33,7 @@ def test_the_shipped_data_is_what_its_generator_makes(tmp_path: Path) -> None:
         assert (tmp_path / shipped.name).read_bytes() == shipped.read_bytes()
     tools = load_registry(tmp_path / "tools.json")
     rows = load_profiling(tmp_path / "profiling.csv", tools)
-    assert len(rows) == 1701 == len({(r.tool_index, *r.figures.values()) for r in rows})
+    assert len(rows) == 1701 == len({(r.tool_index, *r.resources.values()) for r in rows})
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_columns_may_come_in_any_order(tmp_path: Path) -> None:
     tools = load_registry(write_data(tmp_path / "data") / "tools.json")
     row = load_profiling(tmp_path / "table.csv", tools)[0]
     assert row.tool_index == 2
-    assert row.figures["latency_ms"] == 9
-    assert row.figures["cpu_mem_gb"] == 2.5
+    assert row.resources["latency_ms"] == 9
+    assert row.resources["cpu_mem_gb"] == 2.5
 
 
 figure_sets = st.fixed_dictionaries(
     {
         "input_size": st.sampled_from(INPUT_SIZES),
-        **{name: st.floats(0, 1e5).map(lambda x: round(x, 2)) for name in FIGURES[1:]},
+        **{name: st.floats(0, 1e5).map(lambda x: round(x, 2)) for name in RESOURCES[1:]},
     }
 )
 
@@ -115,13 +115,13 @@ def test_a_sentence_states_its_figures_and_can_be_read_back(
     figures: dict[str, object], template: int
 ) -> None:
     said = parse(describe("some-tool", figures, template))
-    assert said == {"tool": "some-tool", **format_figures(figures)}
+    assert said == {"tool": "some-tool", **format_resources(figures)}
 
 
 def test_latency_is_written_to_two_digits() -> None:
-    figures = dict.fromkeys(FIGURES[1:], 3.0) | {"input_size": "small", "latency_ms": 12345.6}
-    assert format_figures(figures)["latency_ms"] == "12000"
-    assert format_figures(figures)["cpu_core"] == "3"
+    figures = dict.fromkeys(RESOURCES[1:], 3.0) | {"input_size": "small", "latency_ms": 12345.6}
+    assert format_resources(figures)["latency_ms"] == "12000"
+    assert format_resources(figures)["cpu_core"] == "3"
 
 
 @pytest.mark.usefixtures("character_tables")
@@ -151,7 +151,7 @@ def test_shared_inputs_hold_every_text(inputs: SharedInputs, make_config: Config
         count = inputs.token_counts[row, template]
         text = tokenizer.decode(inputs.token_ids[row, template, :count])
         tool = data.tools[data.rows[row].tool_index].name
-        assert text == describe(tool, data.rows[row].figures, template) + "<end>"
+        assert text == describe(tool, data.rows[row].resources, template) + "<end>"
         assert not inputs.token_ids[row, template, count:].any()
 
 

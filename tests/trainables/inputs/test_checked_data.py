@@ -144,7 +144,7 @@ def test_copies_stay_together_however_they_are_written(
     config = config_of(lambda rows: [*rows, *map(again, rows[:20])])
     data = read_data(config)
     assert (data.repeated, data.leaked) == (20, 0)
-    rows = [(row.tool_index, *row.figures.values()) for row in data.rows]
+    rows = [(row.tool_index, *row.resources.values()) for row in data.rows]
     assert not {rows[i] for i in data.train_rows} & {rows[i] for i in data.val_rows}
     assert "repeated: 20 of 68 rows equal one before them; none is both trained and held out" in (
         describe_split(config.data, data)
@@ -156,7 +156,7 @@ def test_a_split_by_rows_says_what_it_trains_and_holds_out(
 ) -> None:
     config = config_of(lambda rows: rows * 2, data__split="rows")
     data = read_data(config)
-    rows = [(row.tool_index, *row.figures.values()) for row in data.rows]
+    rows = [(row.tool_index, *row.resources.values()) for row in data.rows]
     trained = {rows[i] for i in data.train_rows}
     assert data.leaked == sum(rows[i] in trained for i in data.val_rows) > 0
     assert describe_split(config.data, data) == [

@@ -20,7 +20,7 @@ from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
 from trainables.migration.checkpoint import REPORT_FILE, Migration, plan_migration
 from trainables.models.earlier_files import read_earlier_file
-from trainables.models.features import FIGURES
+from trainables.models.features import RESOURCES
 from trainables.models.resource_encoder import ResourceEncoder
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import load_checkpoint
@@ -127,7 +127,7 @@ def test_the_gated_encoder_answers_as_it_did(
     assert encoder.get_gate_value() > 0.01, "the frozen gate is open"
     assert encoder.options["resource_tokens"] == "summary"
     assert not encoder.options["normalize"]
-    assert encoder.encode("r", dict.fromkeys(FIGURES, 1) | {"input_size": "small"}).shape == (8,)
+    assert encoder.encode("r", dict.fromkeys(RESOURCES, 1) | {"input_size": "small"}).shape == (8,)
 
 
 def test_the_account_of_a_gated_file_is_complete(

@@ -14,7 +14,7 @@ from trainables.errors import CheckpointError
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
 from trainables.models.embedding_attention import EmbeddingAttentionEncoder
-from trainables.models.features import FIGURES, FeatureStatistics
+from trainables.models.features import RESOURCES, FeatureStatistics
 from trainables.models.resource_encoder import ResourceEncoder
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import load_checkpoint, save_checkpoint
@@ -36,7 +36,7 @@ def make_encoder(heads: int = 4) -> EmbeddingAttentionEncoder:
 
 def some_input() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.tensor([0, 1, 2, 0, 1]), torch.randn(B, len(FIGURES), generator=generator)
+    return torch.tensor([0, 1, 2, 0, 1]), torch.randn(B, len(RESOURCES), generator=generator)
 
 
 def naive(encoder: EmbeddingAttentionEncoder, tool: int, features: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def test_from_pretrained_knows_the_architecture(tmp_path: Path) -> None:
     encoder.save_pretrained(tmp_path)
     loaded = ResourceEncoder.from_pretrained(tmp_path)
     assert isinstance(loaded, EmbeddingAttentionEncoder)
-    figures = dict(zip(FIGURES, ("medium", 4, 16, 50, 8, 120.5), strict=True))
+    figures = dict(zip(RESOURCES, ("medium", 4, 16, 50, 8, 120.5), strict=True))
     assert torch.equal(loaded.encode("second", figures), encoder.encode("second", figures))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainables.errors import CheckpointError
 from trainables.models.embedding_attention import EmbeddingAttentionEncoder
 from trainables.models.encoder import Encoder
-from trainables.models.features import FIGURES, FeatureStatistics, raw_features
+from trainables.models.features import RESOURCES, FeatureStatistics, raw_features
 from trainables.models.gated_fusion import GatedFusion, unit_rms
 from trainables.models.resource_encoder import ResourceEncoder
 from trainables.models.semantic_encoder import last_token_state
@@ -29,7 +29,7 @@ def make_encoder(**options: object) -> ResourceEncoder:
 
 def some_input() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.tensor([0, 1, 2, 0, 1]), torch.randn(B, len(FIGURES), generator=generator)
+    return torch.tensor([0, 1, 2, 0, 1]), torch.randn(B, len(RESOURCES), generator=generator)
 
 
 def naive_fusion(fusion: GatedFusion, semantic: Tensor, resource: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ def test_last_token_state_finds_the_last_real_token(side: str) -> None:
 
 
 def test_features_are_logarithms_standardised_over_the_table() -> None:
-    rows = [raw_features(dict(zip(FIGURES, FIGURE_VALUES, strict=True)))]
+    rows = [raw_features(dict(zip(RESOURCES, FIGURE_VALUES, strict=True)))]
     rows.append([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
     matrix = torch.tensor(rows, dtype=torch.float64).numpy()
     assert rows[0][0] == 1.0
@@ -139,7 +139,7 @@ def test_from_pretrained_gives_the_same_encoder(tmp_path: Path) -> None:
     encoder.fusion.gate_alpha.data.fill_(0.3)
     encoder.save_pretrained(tmp_path)
     loaded = ResourceEncoder.from_pretrained(tmp_path)
-    figures = dict(zip(FIGURES, FIGURE_VALUES, strict=True))
+    figures = dict(zip(RESOURCES, FIGURE_VALUES, strict=True))
     assert torch.equal(loaded.encode("second", figures), encoder.encode("second", figures))
     with pytest.raises(ValueError, match="did you mean `second`"):
         loaded.encode("secnd", figures)
@@ -149,7 +149,7 @@ def test_a_tool_is_found_by_its_name_in_either_unicode_form() -> None:
     statistics = FeatureStatistics((0.5,) * 6, (2.0,) * 6)
     names = ("first", "détecteur", "third")
     encoder = ResourceEncoder(names, torch.randn(T, D), feature_statistics=statistics).eval()
-    figures = dict(zip(FIGURES, FIGURE_VALUES, strict=True))
+    figures = dict(zip(RESOURCES, FIGURE_VALUES, strict=True))
     decomposed = unicodedata.normalize("NFD", names[1])
     assert torch.equal(encoder.encode(decomposed, figures), encoder.encode(names[1], figures))
 

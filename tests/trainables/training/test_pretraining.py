@@ -312,13 +312,13 @@ def test_field_accuracy_counts_figures_of_the_written_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from trainables.data.templates import TEMPLATES
-    from trainables.models.features import FIGURES
+    from trainables.models.features import RESOURCES
 
     def write(soft: torch.Tensor, limit: int) -> list[str]:
         """All right, then two figures wrong, then no sentence at all."""
         sentences = []
         for i, truth in enumerate(inputs.written_figures[: len(soft)]):
-            said = dict(zip(FIGURES, truth, strict=True))
+            said = dict(zip(RESOURCES, truth, strict=True))
             if i == 1:
                 said |= {"gpu_sm": "1", "latency_ms": "77777"}
             text = TEMPLATES[i % 4].format(tool="grep_logs", **said)

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from tests.conftest import write_data, write_llm
-from trainables.models.features import FIGURES
+from trainables.models.features import RESOURCES
 from trainables.models.resource_encoder import ResourceEncoder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -206,7 +206,7 @@ def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
     assert best["value"] == min(t["metrics"]["val_loss"] for t in trials)
     check_checkpoints(workplace / "sweeps" / "one", best)
     run(workplace, "export", "one", "--out", "exported")
-    figures = dict(zip(FIGURES, ("small", 1, 2, 20, 4, 10.0), strict=True))
+    figures = dict(zip(RESOURCES, ("small", 1, 2, 20, 4, 10.0), strict=True))
     exported = ResourceEncoder.from_pretrained(workplace / "exported")
     checkpoint = ResourceEncoder.from_pretrained(best["checkpoint"])
     assert torch.equal(exported.encode("r", figures), checkpoint.encode("r", figures))
