@@ -25,6 +25,7 @@ from trainables.llm.verdict import Verdict, keep_verdict, known_verdict, ship_ve
 UNUSABLE = "an encoder cannot be trained against it"
 LENGTH = 8  # tokens of the longest text that is tried
 COMMON = 4  # of them, those with which every text begins
+SAME = 0.01  # of the rounding in computations of other shapes
 NO_GRADIENT = 1e-4  # of the largest one; what reaches a token through a mask is exactly 0
 # A character for every byte that UTF-8 can have, most of them rare. A tokenizer with tokens for
 # each of these falls back to bytes or to an unknown token, and so has some for any text.
@@ -207,15 +208,24 @@ def _causality(llm: FrozenLLM, trial: _Trial) -> str | None:
 
 
 def _token_ids(llm: FrozenLLM, trial: _Trial) -> str | None:
-    """A real token's embedding as soft token must be to it what the token itself is."""
+    """Real tokens' embeddings must be to it what the tokens themselves are.
+
+    One and the same pass but for them, so that no rounding differs. A text's losses in a batch
+    are then held against those that it has alone.
+    """
+    ids = trial.ids[None]
     with torch.no_grad():
-        logits = llm.model(input_ids=trial.ids[None], use_cache=False).logits[0, :-1]
-    expected = nn.functional.cross_entropy(logits.float(), trial.ids[1:], reduction="none")
-    if _apart(llm, trial.losses[0], expected) > 1:
+        by_ids = llm.model(input_ids=ids, use_cache=False).logits[0].float()
+        embedded = llm.embed_tokens(ids).clone()
+        put_in = llm.model(inputs_embeds=embedded, use_cache=False).logits[0].float()
+    if (put_in - by_ids).abs().max() > SAME * ROUNDING[llm.dtype] * by_ids.std():
         return (
             "embeddings that are put in are not to it what its own tokens are: the same text has "
-            f"other losses with them (apart by {(trial.losses[0] - expected).abs().max():.2g})"
+            "other logits with them"
         )
+    alone = nn.functional.cross_entropy(by_ids[:-1], trial.ids[1:], reduction="none")
+    if _apart(llm, trial.losses[0], alone) > 1:
+        return "the losses of a text in a batch are not those that it has alone"
     return None
 
 

@@ -45,7 +45,7 @@ REFUSED = {
     "deepseek_v4": NO_EMBEDDINGS,  # some of its experts are chosen by the token's id
     "gemma3n_text": NOT_ITS_TOKENS,  # each layer has embeddings of the tokens, too
     "gemma4_text": NO_EMBEDDINGS,
-    "prophetnet": NOT_ITS_TOKENS,
+    "prophetnet": "the losses of a text in a batch are not those that it has alone",
     "qwen4_exp_text": NO_EMBEDDINGS,  # so does it, of several tokens
     "reformer": NO_EMBEDDINGS,
     "xlnet": "it is not causal",

@@ -149,6 +149,7 @@ def test_llm_and_data_are_those_of_the_configuration(
     write_data(tmp_path)
     settings = {
         "model.llm_model": llm_dir,
+        "model.cache_dir": tmp_path / "hub",
         "model.num_attention_heads": 5,
         "data.tool_registry": tmp_path / "tools.json",
         "data.profiling_data": tmp_path / "missing.csv",
