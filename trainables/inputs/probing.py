@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from trainables.config import PretrainConfig
+from trainables.data.registry import Tool, load_registry
 from trainables.errors import LLMError, UserError
 from trainables.inputs.cache import prepared_path
 from trainables.inputs.checked_data import CheckedData, read_data
@@ -31,7 +32,7 @@ POLITENESS = 10  # what it is started beside goes first
 _log = logging.getLogger(__name__)
 
 
-def must_be_probed(config: PretrainConfig, data: CheckedData) -> bool:
+def must_be_probed(config: PretrainConfig, tools: Sequence[Tool]) -> bool:
     """Whether it is still unknown that the LLM can be used, and that it can read the texts.
 
     Of an LLM that is not on this machine nothing can be known before its download.
@@ -41,7 +42,7 @@ def must_be_probed(config: PretrainConfig, data: CheckedData) -> bool:
     verdict = known_verdict(config.model)
     if verdict is None:
         return True
-    prompts = [tool.prompt for tool in data.tools]
+    prompts = [tool.prompt for tool in tools]
     if verdict.any_text and all(_surely_fits(prompt, verdict) for prompt in prompts):
         return False
     paths = (prepared_path(config, on_gpu) for on_gpu in (False, True))
@@ -123,7 +124,8 @@ class Probing:
 @contextmanager
 def probed_beside(config: PretrainConfig) -> Iterator[Probing | None]:
     """A probe of a copy of the LLM beside what is done in the block; None if none is needed."""
-    if not must_be_probed(config, read_data(config)):
+    # The registry alone: a large table takes seconds to read, and has been checked by now.
+    if not must_be_probed(config, load_registry(Path(config.data.tool_registry))):
         yield None
         return
     probe = Probing(config, whole=False)
@@ -141,7 +143,7 @@ def check_llm(config: PretrainConfig, data: CheckedData) -> str:
     directory = local_directory(config.model)
     if directory is None:
         return "not probed: it is not on this machine yet"
-    if not must_be_probed(config, data):
+    if not must_be_probed(config, data.tools):
         return "an encoder can be trained against it, as a probe has found out before"
     size = weights_gib(directory)
     probe = Probing(config, whole=size <= WHOLE_GIB)

@@ -13,6 +13,7 @@ from typing import Any
 
 from trainables.config import DEFAULT_CONFIG, load_config
 from trainables.errors import UserError
+from tuning.commands.arguments import add_set
 
 DESCRIPTION = """\
 Without names: trains the gated architecture and the earlier one on the same data, seeds and
@@ -40,7 +41,7 @@ def add_compare(commands: Any) -> None:
     parser.add_argument("--num_epochs", metavar="N")
     text = "trainings at a time (default: one per core, with a GPU one)"
     parser.add_argument("--workers", type=int, metavar="N", help=text)
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="set any key")
+    add_set(parser)
     parser.add_argument("--storage", type=Path, default=Path("sweeps"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(command=_compare)

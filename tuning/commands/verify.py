@@ -9,6 +9,7 @@ from typing import Any
 
 from trainables.config import DEFAULT_CONFIG
 from trainables.errors import UserError, did_you_mean
+from tuning.commands.arguments import add_set
 from tuning.verification.names import MODULES
 
 
@@ -21,8 +22,7 @@ def add_verify(commands: Any) -> None:
     parser.add_argument(
         "--config", type=Path, default=DEFAULT_CONFIG, metavar="TRAIN.yaml", help=text
     )
-    text = "set any key; may be repeated"
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help=text)
+    add_set(parser)
     parser.set_defaults(command=_verify)
 
 

@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,9 +28,9 @@ from tuning.comparison.jobs import ARCHITECTURES, with_split_of, with_training
 from tuning.comparison.plots import comparison_info, draw_comparison
 from tuning.comparison.promises import Promise, check_promises
 from tuning.comparison.report import PICTURE_FILE, describe_plan, page
+from tuning.terminal import Say
 
 REPORT_FILE, JSON_FILE, RUNS_DIR = "compare.md", "compare.json", "runs"
-Say = Callable[[str], None]
 
 
 def compare_architectures(plan: Plan, out: Path, say: Say) -> dict[str, Any]:

@@ -28,12 +28,11 @@ from tuning.comparison.jobs import (
     read_result,
     with_training,
 )
-from tuning.terminal import duration, shown_number
+from tuning.terminal import Say, duration, shown_number
 
 LOWEST_RATE, HIGHEST_RATE = 3e-4, 1e-2  # the grid goes on where its best stands at an end
 MOST_EXTRA = 3  # learning rates tried beyond the grid's ends
 POLL_SECONDS = 0.2
-Say = Callable[[str], None]
 Train = Callable[[Job, Path], None]
 MakeProcess = Callable[..., Any]
 

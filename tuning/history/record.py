@@ -176,12 +176,16 @@ class SweepRecord:
         value = trial.metrics.get(self.metric)
         return value if isinstance(value, int | float) and math.isfinite(value) else None
 
-    def ranked(self) -> list[TrialRecord]:
-        """Trials that have ended well and left a checkpoint, best first; ties: the earlier."""
-        ended = [t for t in self.trials.values() if t.status in GOOD and t.checkpoint]
+    def by_value(self) -> list[TrialRecord]:
+        """Trials that have ended well with a value, best first; ties: the earlier."""
+        ended = [t for t in self.ordered() if t.status in GOOD]
         scored = [(value, t) for t in ended if (value := self.value(t)) is not None]
         sign = 1 if self.mode == "min" else -1
         return [t for _, t in sorted(scored, key=lambda pair: sign * pair[0])]
+
+    def ranked(self) -> list[TrialRecord]:
+        """Those of ``by_value`` that have left a checkpoint."""
+        return [trial for trial in self.by_value() if trial.checkpoint]
 
     def best(self) -> TrialRecord | None:
         return next(iter(self.ranked()), None)

@@ -8,7 +8,6 @@ from typing import Any
 from search_spaces.ranges import nearest, varies
 from search_spaces.schema import Range
 from trainables.errors import UserError
-from trainables.statuses import GOOD
 from trainables.yaml_config import shown
 from tuning.config.space import searched_values
 from tuning.config.sweep import (
@@ -54,14 +53,8 @@ def _carried(spec: Range, value: Any, key: str) -> Any:
 
 def best_params(record: SweepRecord, count: int) -> list[Params]:
     """The parameters of the best trials that ended well, best first; equal ones only once."""
-    sign = 1 if record.mode == "min" else -1
-    scored = [
-        (sign * value, t.number, t.params)
-        for t in record.trials.values()
-        if t.status in GOOD and (value := record.value(t)) is not None
-    ]
     found: list[Params] = []
-    for _, _, params in sorted(scored, key=lambda item: item[:2]):
-        if params not in found:
-            found.append(params)
+    for trial in record.by_value():
+        if trial.params not in found:
+            found.append(trial.params)
     return found[:count]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from trainables.statuses import GOOD, Status
+from trainables.statuses import Status
 from trainables.training.checkpoint_files import remove_checkpoints
 from tuning.history.record import EventKind, SweepRecord, TrialRecord
 
@@ -16,9 +16,7 @@ def surplus(record: SweepRecord, keep: int) -> list[TrialRecord]:
     As many of those that failed keep theirs, the newest: they may be tried again.
     """
     ended = [t for t in record.trials.values() if t.ended is not None and t.checkpoint]
-    good = [(v, t) for t in ended if t.status in GOOD and (v := record.value(t)) is not None]
-    sign = 1 if record.mode == "min" else -1
-    best = {t.trial_id for _, t in sorted(good, key=lambda p: (sign * p[0], p[1].number))[:keep]}
+    best = {t.trial_id for t in record.ranked()[:keep]}
     failed = sorted((t.ended or 0, t.trial_id) for t in ended if t.status == Status.FAILED)
     kept = best | {trial_id for _, trial_id in failed[-keep:]}
     return [t for t in ended if t.trial_id not in kept]

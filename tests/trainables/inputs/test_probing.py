@@ -24,7 +24,7 @@ BEFORE = "an encoder can be trained against it, as a probe has found out before"
 
 
 def needed(config: PretrainConfig) -> bool:
-    return must_be_probed(config, read_data(config))
+    return must_be_probed(config, read_data(config).tools)
 
 
 def test_a_good_llm_is_probed_once(

@@ -245,12 +245,15 @@ def test_passes_are_ours_whatever_the_model_is_used_to(
     assert torch.equal(other.states_of([[5, 6, 7], [8]]), llm.states_of([[5, 6, 7], [8]]))
 
 
-def test_a_damaged_file_of_habits_is_not_read(llm_dir: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_of_habits_is_not_read(
+    llm: FrozenLLM, llm_dir: Path, tmp_path: Path
+) -> None:
     def damage(directory: Path) -> None:
         (directory / "generation_config.json").write_text("{")
 
     directory = copy_changed(llm_dir, tmp_path / "llm", damage)
-    load_probed(model_of(directory, tmp_path / "hub"), CPU, torch.float32)
+    other = load_probed(model_of(directory, tmp_path / "hub"), CPU, torch.float32)
+    assert torch.equal(other.states_of([[5, 6, 7], [8]]), llm.states_of([[5, 6, 7], [8]]))
 
 
 # No trace
