@@ -13,6 +13,7 @@ from trainables.statuses import BAD, Status
 from tuning.history.record import SweepRecord, TrialRecord
 from tuning.search.ranges import holds
 
+TRIAL, OUTCOME = "trial", "outcome"  # user attributes: the sweep's name of a trial, its status
 View = tuple[TrialRecord, float]  # a trial, and the last epoch of it that may be seen
 
 
@@ -51,7 +52,7 @@ def frozen_trials(
                 params=known,
                 distributions={k: space[k] for k in known},
                 intermediate_values=values,
-                user_attrs={"trial": trial.trial_id, "outcome": trial.status.value, **message},
+                user_attrs={TRIAL: trial.trial_id, OUTCOME: trial.status.value, **message},
                 system_attrs=trial.search_state,
             )
         )

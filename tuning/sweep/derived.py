@@ -12,7 +12,8 @@ from tuning.sweep.running import RunningSweep
 def write_derived(sweep: RunningSweep) -> None:
     """The study, Tune's ``result.json`` of each trial, the best encoder, once there is room.
 
-    All is made anew each time: nothing in it can be missing or twice.
+    All but the study, which others may have open, is made anew each time: nothing in it can be
+    missing or twice.
     """
     sweep.when_there_is_room(lambda: _write(sweep))
 

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import TypeAdapter
@@ -15,7 +14,6 @@ from search_spaces.schema import SearchSpace
 from tuning.config.sweep import Search
 from tuning.history.record import SweepRecord, trial_name
 from tuning.search.halving import Halving
-from tuning.search.optuna_study import export_study
 from tuning.search.optuna_trials import frozen_trials
 from tuning.search.ranges import distributions
 from tuning.search.ray_searcher import OptunaSearcher, Start
@@ -242,19 +240,6 @@ def test_given_points_are_tried_first() -> None:
     assert isinstance(second, dict)
     assert first["params"] == POINT
     assert second["params"] != POINT
-
-
-def test_the_exported_study_opens_in_optuna(tmp_path: Path) -> None:
-    record = make_record()
-    tell(record, 0, [3.0], "finished")
-    tell(record, 1, [3.0])
-    path = tmp_path / "study.journal"
-    for _ in range(2):  # a second export replaces the first
-        (tmp_path / ".study.journal.aside.lock").symlink_to("gone")  # its process was killed
-        export_study(record, SPACE, path)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-    study = optuna.load_study(study_name="mine", storage=storage)
-    assert [(t.state, t.value) for t in study.trials] == [(TrialState.COMPLETE, 3.0)]
 
 
 def test_the_best_parameters_are_named_once() -> None:
