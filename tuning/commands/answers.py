@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from trainables.errors import UserError
 from tuning.history.disk import free_bytes, used_bytes
 from tuning.history.export import best_of
 from tuning.history.record import SweepRecord, SweepState, TrialRecord
 from tuning.history.sweeps import list_sweeps, read_sweep
+from tuning.monitors.fitting_table import FittingTable, Shown
 from tuning.monitors.table import trial_table
 from tuning.terminal import run_tune, run_tune_on, short_params, shown_number, shown_path
 
@@ -100,9 +100,8 @@ def show_list(storage: Path, console: Console) -> None:
     if not answer:
         console.print(f"no sweeps in {storage} yet; start one with `{run_tune('launch')}`")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("sweep", "state", "path"):
-        table.add_column(name, overflow="fold")
+    columns = {"sweep": Shown(0), "state": Shown(1), "path": Shown(2, least=24, overflow="fold")}
+    table = FittingTable(columns)
     for row in answer:
         table.add_row(row["sweep"], row["state"], row["path"])
     console.print(table)

@@ -6,15 +6,16 @@ import time
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from trainables.statuses import OVER, Status
 from trainables.training.reports import EpochReport
 from tuning.history.record import Event, EventKind, SweepRecord, TrialRecord
+from tuning.monitors.fitting_table import FittingTable, Shown
 from tuning.terminal import duration, short_params, shown_number
 
 MAX_ROWS = 24  # a live table that is higher than the terminal flickers
+PARAMETERS = 24  # cells in which a key and its value can be read
 COLOURS = {
     Status.RUNNING: "cyan",
     Status.FINISHED: "green",
@@ -58,19 +59,26 @@ def summary_line(record: SweepRecord, left: float | None) -> str:
     return line
 
 
-def trial_table(record: SweepRecord, max_rows: int = MAX_ROWS) -> Table:
-    """All trials, or the running ones and the newest if there are more than fit."""
+def trial_table(record: SweepRecord, max_rows: int = MAX_ROWS) -> FittingTable:
+    """All trials, or the running ones and the newest if there are more than fit.
+
+    Of the columns a narrow terminal shows those that matter most.
+    """
     trials = list(record.trials.values())
     running = [t for t in trials if t.status not in OVER]
     others = [t for t in trials if t.status in OVER][-max(1, max_rows - len(running)) :]
     shown = sorted({t.trial_id for t in [*running, *others]})
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("trial", "status"):
-        table.add_column(name, no_wrap=True)
-    for name in ("epoch", record.metric, "α", "retention"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("finding", no_wrap=True)
-    table.add_column("parameters")
+    columns = {
+        "trial": Shown(0),
+        "status": Shown(1, least=len("stopped early ")),
+        "epoch": Shown(3, justify="right"),
+        record.metric: Shown(2, justify="right"),
+        "α": Shown(5, justify="right"),
+        "retention": Shown(6, justify="right"),
+        "finding": Shown(4),
+        "parameters": Shown(7, least=PARAMETERS, wraps=True),
+    }
+    table = FittingTable(columns, header_style="bold")
     for trial_id in shown:
         table.add_row(*_row(record, record.trials[trial_id]))
     return table
