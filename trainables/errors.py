@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Sequence
 
 from trainables.names import difference, nearest
@@ -79,6 +80,16 @@ def one_line(message: str) -> str:
     if len(line) > MAX_MESSAGE:
         line = f"{line[: MAX_MESSAGE // 2]} ... {line[-MAX_MESSAGE // 2 :]}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def how_it_ended(status: int) -> str:
+    """``was killed by SIGKILL`` or ``ended with status 1``, of a process's exit status."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

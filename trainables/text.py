@@ -18,6 +18,9 @@ CONTROLS = (
 ).split(",")
 DELETE, FIRST_OF_C1, LAST_OF_C1 = 0x7F, 0x80, 0x9F
 BYTES_IN_TEXT = range(0xDC80, 0xDD00)  # how Python keeps bytes of a path that are no text
+# The environment of processes that we start: whatever the locale, they read and write files as
+# UTF-8, and what a terminal cannot show never ends them.
+TEXT_AS_UTF8 = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 SHOWN = 3  # characters of one text that are told one by one
 IN_A_TEXT = "\t\n\r"  # control characters that a text of several lines may have
 

@@ -252,7 +252,9 @@ def _follow(
 
 def _start_wandb(config: PretrainConfig, inputs: SharedInputs) -> WandbProcess:
     process = WandbProcess(
-        Path(config.logging.output_dir) / "wandb_runs", config.logging.wandb_project
+        Path(config.logging.output_dir) / "wandb_runs",
+        config.logging.wandb_project,
+        partial(tqdm.write, file=sys.stdout),
     )
     shape = (len(inputs.tool_names), inputs.hidden_size)
     name = config.logging.output_dir

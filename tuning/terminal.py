@@ -86,6 +86,16 @@ def say_on_stdout() -> Say:
     return say
 
 
+def say_above(console: Console) -> Say:
+    """As ``say_on_stdout``, above a live table that the console shows."""
+
+    def say(line: str) -> None:
+        with contextlib.suppress(OSError):
+            console.print(line, soft_wrap=True)
+
+    return say
+
+
 PLAIN_WIDTH = 140  # a row of the table with three parameters
 
 

@@ -19,11 +19,12 @@ from pathlib import Path
 
 from trainables.config import PretrainConfig
 from trainables.data.registry import Tool, load_registry
-from trainables.errors import LLMError, UserError
+from trainables.errors import LLMError, UserError, how_it_ended
 from trainables.inputs.cache import prepared_path
 from trainables.inputs.checked_data import CheckedData, read_data
 from trainables.llm.location import local_directory
 from trainables.llm.verdict import Verdict, known_verdict
+from trainables.text import TEXT_AS_UTF8
 
 WHOLE_GIB = 4.0  # larger ones do not load within the minute that a check may take
 SENTENCE_BYTES = 250  # of the longest template with six long figures
@@ -73,7 +74,11 @@ class Probing:
         )
         request.write(json.dumps({"config": config.model_dump(), "whole": whole}).encode())
         request.seek(0)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = {
+            **os.environ,
+            **TEXT_AS_UTF8,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
         if not whole:  # it goes on beside the hosts, whose GPUs and cores these are
             environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
@@ -114,7 +119,7 @@ class Probing:
             self._chatter.seek(0)
             said = self._chatter.read().decode(errors="replace").strip().splitlines()
         why = said[-1] if said else "it said nothing; is there enough memory?"
-        text = f"its probe ended with status {self._process.returncode}: {why}"
+        text = f"its probe {how_it_ended(self._process.returncode)}: {why}"
         if self._whole:
             return f"`model.llm_model` is `{self._name}`: {text}"
         _log.info("%s", text)  # the first host will tell

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from trainables.config import PretrainConfig
-from trainables.errors import UserError
+from trainables.errors import UserError, how_it_ended
 from tuning.comparison.jobs import (
     ARCHITECTURES,
     FINISHED,
@@ -156,7 +156,7 @@ class Runner:
         result = read_result(self._directory, job)
         if result is None:
             raise UserError(
-                f"the training {job.name} ended with status {process.exitcode}; what it said "
+                f"the training {job.name} {how_it_ended(process.exitcode)}; what it said "
                 "stands above. What has been trained is kept: give the same --out again"
             )
         self._done += self._plan.config.training.num_epochs

@@ -14,37 +14,55 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from trainables.errors import how_it_ended
 from trainables.files import without_home
 from trainables.metrics import scalars
 from trainables.statuses import GOOD
+from trainables.text import TEXT_AS_UTF8
 from trainables.training.reports import EpochReport
 from tuning.history.record import Event, EventKind, SweepRecord, TrialRecord
+from tuning.monitors.wandb_environment import environment_of_runs
+from tuning.terminal import Say, shown_path
 
 ARCHITECTURE = "Deep Semantic + Gated Fusion"
 CLOSE_SECONDS = 60  # a server that has stopped answering must not keep a sweep from ending
 
 
 class WandbProcess:
-    """Sends commands, one JSON document a line, to ``tuning.monitors.wandb_process``."""
+    """Sends commands, one JSON document a line, to ``tuning.monitors.wandb_process``.
 
-    def __init__(self, directory: Path, project: str) -> None:
+    What goes wrong there is told at once and at the end, and what is logged then goes nowhere:
+    whoever logs is never held up.
+    """
+
+    def __init__(self, directory: Path, project: str, say: Say) -> None:
+        self._directory = directory
+        self._say = say
+        self._troubles: list[str] = []
+        self._closing = False
+        kept, aside = environment_of_runs(os.environ)
+        if aside:
+            say(f"W&B: {', '.join(aside)} put aside; each training here is a run of its own")
         directory.mkdir(parents=True, exist_ok=True)
-        self._output = (directory / "wandb_process.log").open("a")
+        self._output = (directory / "wandb_process.log").open("a", encoding="utf-8")
         command = [sys.executable, "-m", "tuning.monitors.wandb_process", str(directory), project]
         # A session of its own: Ctrl-C in the terminal must not cut off what is being written.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=self._output,
+            stdout=subprocess.PIPE,
             stderr=self._output,
-            text=True,
+            encoding="utf-8",
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**kept, **TEXT_AS_UTF8, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         # The pipe is full while a server is slow; a thread waits for it, the sweep does not.
         self._commands: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        self._writer = threading.Thread(target=self._write, daemon=True)
-        self._writer.start()
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._write, self._listen)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def start(
         self,
@@ -70,18 +88,32 @@ class WandbProcess:
         self._send({"do": "finish", "run": run, "status": status, "exit_code": 0 if good else 1})
 
     def close(self) -> None:
+        """Wait until all is written, but not for ever; what went wrong is said once more."""
+        self._closing = True
         self._commands.put(None)
         try:
             self._process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        self._writer.join()
+        for thread in self._threads:
+            thread.join()
         self._output.close()
+        if self._troubles:
+            more = len(self._troubles) - 1
+            others = f" (and {more} more)" if more else ""
+            self._say(f"W&B is incomplete: {self._troubles[0]}{others}; {self._where()}")
+
+    def _where(self) -> str:
+        kept = shown_path(self._directory / "wandb")
+        return f"what was written is in {kept}, the reasons are in {shown_path(self._log)}"
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "wandb_process.log"
 
     def _send(self, command: dict[str, Any]) -> None:
-        if self._process.poll() is not None:
-            raise RuntimeError(f"its process ended, see {self._output.name}")
-        self._commands.put(command)
+        if self._process.poll() is None:
+            self._commands.put(command)
 
     def _write(self) -> None:
         assert self._process.stdin is not None
@@ -89,6 +121,22 @@ class WandbProcess:
             while (command := self._commands.get()) is not None:
                 pipe.write(json.dumps(command) + "\n")
                 pipe.flush()
+
+    def _listen(self) -> None:
+        """What the process says is what goes wrong in it; its end is heard at once."""
+        assert self._process.stdout is not None
+        with self._process.stdout as told:
+            for line in told:
+                self._trouble(line.strip())
+        ending = self._process.wait()
+        if ending or not self._closing:
+            self._commands.put(None)  # nobody reads on
+            self._trouble(f"its process {how_it_ended(ending)}, and what comes now is not logged")
+
+    def _trouble(self, text: str) -> None:
+        self._troubles.append(text)
+        if len(self._troubles) == 1:  # what follows is mostly the same
+            self._say(f"W&B: {text}; training goes on; see {shown_path(self._log)}")
 
 
 def run_config(
@@ -120,8 +168,9 @@ class WandbMonitor:
         config: Mapping[str, Any],
         num_tools: int,
         hidden_size: int,
+        say: Say,
     ) -> None:
-        self._process = WandbProcess(directory, project)
+        self._process = WandbProcess(directory, project, say)
         self._sweep = sweep
         self._config = config
         self._shape = (num_tools, hidden_size)

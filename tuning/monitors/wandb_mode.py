@@ -16,8 +16,8 @@ def choose_mode() -> str:
     """``WANDB_MODE`` if set; online with a key and a reachable server, else offline."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
-    settings = wandb.Settings()
-    has_key = bool(os.environ.get("WANDB_API_KEY")) or _key_in_netrc(settings.base_url)
+    settings = wandb.setup().settings  # with what the environment and wandb's files say
+    has_key = bool(settings.api_key) or _key_in_netrc(settings.base_url)
     return "online" if has_key and within_reach(settings.base_url, NETWORK_SECONDS) else "offline"
 
 

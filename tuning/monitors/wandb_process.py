@@ -1,13 +1,20 @@
-"""The background process that holds every W&B run: ``DIRECTORY PROJECT``, commands on stdin."""
+"""The background process that holds every W&B run: ``DIRECTORY PROJECT``, commands on stdin.
+
+On stdout it tells what goes wrong, a line each, and nothing else.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import sys
-from typing import Any
+import traceback
+from typing import IO, Any
 
 import wandb
 
+from trainables.errors import one_line
 from tuning.monitors.wandb_mode import choose_mode
 
 
@@ -17,9 +24,10 @@ class WandbRuns:
         self._project = project
         self._mode = choose_mode()
         self._runs: dict[str, Any] = {}
-        print(f"mode: {self._mode}", flush=True)
+        print(f"mode: {self._mode}", file=sys.stderr, flush=True)
 
     def obey(self, command: dict[str, Any]) -> None:
+        """Do what a command says; of a run that was left out nothing is logged any more."""
         name = command["run"]
         match command["do"]:
             case "start" if name in self._runs and command["past"] is None:
@@ -29,7 +37,7 @@ class WandbRuns:
                 self._runs[name] = self._open(name, command["group"], command["config"])
                 for epoch in command["past"] or ():
                     self._log(name, {}, epoch)
-            case "log":
+            case "log" if name in self._runs:
                 self._log(name, command["series"], command["epoch"])
             case "finish":
                 if name in self._runs:
@@ -39,6 +47,7 @@ class WandbRuns:
     def _open(self, name: str, group: str, config: dict[str, Any]) -> Any:
         return wandb.init(
             project=self._project,
+            id=secrets.token_hex(8),  # whatever a settings file says
             dir=self._directory,
             name=name,
             group=group,
@@ -54,9 +63,12 @@ class WandbRuns:
             ),
         )
 
-    def close(self) -> None:
-        for name in list(self._runs):
-            self._finish(name, 1)
+    def leave_out(self, name: str) -> None:
+        """A run that W&B has refused something of; its next start opens another."""
+        self._runs.pop(name, None)
+
+    def open_runs(self) -> list[str]:
+        return list(self._runs)
 
     def _log(self, name: str, series: dict[str, list[float]], epoch: dict[str, Any]) -> None:
         run = self._runs[name]
@@ -72,11 +84,35 @@ class WandbRuns:
             run.finish(exit_code=exit_code)
 
 
+def serve(runs: WandbRuns, commands: IO[str], troubles: IO[str]) -> None:
+    """Obey one command after the other; one that fails costs its own run, no other."""
+
+    def attempt(command: dict[str, Any]) -> None:
+        try:
+            runs.obey(command)
+        except Exception as error:  # noqa: BLE001 - the other runs must go on
+            traceback.print_exc()
+            runs.leave_out(command["run"])
+            reason = one_line(f"{type(error).__name__}: {error}")
+            troubles.write(f"the run {command['run']} is left out: {reason}\n")
+            troubles.flush()
+
+    for line in commands:
+        attempt(json.loads(line))
+    for name in runs.open_runs():
+        attempt({"do": "finish", "run": name, "status": "interrupted", "exit_code": 1})
+
+
 def main() -> None:
-    runs = WandbRuns(*sys.argv[1:3])
-    for line in sys.stdin:
-        runs.obey(json.loads(line))
-    runs.close()
+    troubles = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what wandb and others print is no trouble of ours
+    try:
+        runs = WandbRuns(*sys.argv[1:3])
+    except Exception as error:
+        troubles.write(one_line(f"it cannot start: {type(error).__name__}: {error}") + "\n")
+        troubles.flush()
+        raise
+    serve(runs, sys.stdin, troubles)
 
 
 if __name__ == "__main__":

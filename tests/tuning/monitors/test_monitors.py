@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 import struct
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,9 +25,9 @@ from tuning.history.event_log import EventLog
 from tuning.history.record import SweepRecord
 from tuning.history.sweeps import read_sweep
 from tuning.monitors.table import TableMonitor
-from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor, WandbProcess
+from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor
 from tuning.sweep.history_writer import SweepCallback
-from tuning.terminal import duration
+from tuning.terminal import PROJECT, duration
 from tuning.tune_edge import to_result
 
 
@@ -132,7 +136,7 @@ def test_an_offline_run_holds_every_step(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("WANDB_API_KEY", key)
     config = {"training": {"batch_size": 16}, "llm_model": str(home / "llm")}
-    monitor = WandbMonitor(tmp_path / "runs", "project", "mine", config, 7, 128)
+    monitor = WandbMonitor(tmp_path / "runs", "project", "mine", config, 7, 128, print)
     (first, report_1), (second, report_2) = epoch_event(1), epoch_event(2)
     # It pauses after the first epoch: that is one run all the same.
     play(monitor, [TRIAL, START, first, START, second, END], {2: report_1, 4: report_2})
@@ -159,7 +163,7 @@ def test_the_run_of_a_resumed_trial_has_all_its_epochs(
     record = SweepRecord("mine", "val_loss", "min", 6)
     for event in (TRIAL, START, epoch_event(1)[0], epoch_event(2)[0]):
         record.apply(event)
-    monitor = WandbMonitor(tmp_path, "project", "mine", {}, 7, 128)
+    monitor = WandbMonitor(tmp_path, "project", "mine", {}, 7, 128, print)
     third, report = epoch_event(3)
     for event in (START, third, END):
         record.apply(event)
@@ -180,7 +184,7 @@ def test_a_trial_that_takes_over_older_weights_gets_a_run_of_its_own(
     events = [TRIAL, START, *(event for event, _ in epochs[:3]), START]
     events += [*(event for event, _ in epochs[3:]), END]
     reports = dict(zip((2, 3, 4, 6, 7), (report for _, report in epochs), strict=True))
-    play(WandbMonitor(tmp_path, "project", "mine", {}, 7, 128), events, reports)
+    play(WandbMonitor(tmp_path, "project", "mine", {}, 7, 128, print), events, reports)
     seen = [columns(rows)["epoch"] for _, rows in offline_runs(tmp_path)]
     assert sorted(seen) == [[1, 2, 3], [1, 2, 3]]
 
@@ -201,7 +205,7 @@ def test_a_trial_that_takes_over_weights_ahead_of_its_own_has_no_gap(
     monkeypatch.setenv("WANDB_MODE", "offline")
     directory = write_sweep(tmp_path, events=[TRIAL])
     callback = SweepCallback(read_sweep(directory), EventLog(directory), directory)
-    callback.watch([WandbMonitor(tmp_path / "runs", "project", "mine", {}, 7, 128)])
+    callback.watch([WandbMonitor(tmp_path / "runs", "project", "mine", {}, 7, 128, print)])
     trial: Any = TuneTrial()
     other = [{**epoch_event(number)[0]["metrics"], "val_loss": 0.1} for number in range(1, 4)]
     callback.on_trial_start(0, [], trial)
@@ -231,10 +235,22 @@ def test_metrics_are_declared_once_with_help() -> None:
     assert all(metric.help.endswith(".") and "/" not in metric.key for metric in METRICS)
 
 
-def test_a_dead_wandb_process_is_told_and_does_not_hold_anyone_up(tmp_path: Path) -> None:
-    process = WandbProcess(tmp_path, "project")
-    process._process.kill()
-    process._process.wait()
-    with pytest.raises(RuntimeError, match=r"wandb_process\.log"):
-        process.start("t", "mine", {})
-    process.close()
+def test_the_mode_looks_for_the_key_of_the_server_that_is_set(tmp_path: Path) -> None:
+    """A server of one's own, its key in ~/.netrc as `wandb login` leaves it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password k\n")
+        (tmp_path / ".netrc").chmod(0o600)
+        code = "from tuning.monitors.wandb_mode import choose_mode; print(choose_mode())"
+        found = [
+            subprocess.run(
+                [sys.executable, "-c", code],
+                cwd=PROJECT,
+                env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "WANDB_BASE_URL": url},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+            for url in (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
+        ]
+    assert found == ["online", "offline"]
