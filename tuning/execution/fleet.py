@@ -15,14 +15,18 @@ from typing import Any
 import ray
 from ray import tune
 from ray.actor import ActorHandle
+from ray.train import UserCallback
 from ray.tune.experiment import Trial
 
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.packing.protocol import HostFacts
 from trainables.workers.host import HostSettings, make_fleet
+from tuning.execution.failures import reason_of
 from tuning.ray_internals import ControllerStarted, WorkersStart, abort_controller
+from tuning.terminal import Say
 
-CONTROLLER = "controller"
+CONTROLLER, LOST = "controller", "lost"  # queues of the switchboard
+FOREVER = 1e9  # seconds
 # How long an ending sweep waits for its hosts: to save their runs, to end, to be ended.
 # Whoever stops it wants it gone soon; what is not saved is trained again from the last checkpoint.
 SAVE_SECONDS = 6.0
@@ -53,6 +57,17 @@ def end_run(mailbox: ActorHandle, key: str) -> None:
             abort_controller(controller, ABORT_SECONDS)
 
 
+class HostsLost(UserCallback):
+    """Sends word of hosts that ended by an error from the Train controller to the driver."""
+
+    def __init__(self, switchboard: ActorHandle) -> None:
+        self._switchboard = switchboard
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for reason in sorted({reason_of(error) for error in worker_exceptions.values()}):
+            ray.get(self._switchboard.put.remote(LOST, reason))
+
+
 class Fleet:
     """Starts the hosts at once and in the background; dead ones are replaced by Ray Train.
 
@@ -60,7 +75,11 @@ class Fleet:
     """
 
     def __init__(
-        self, settings: HostSettings, train_runs: Path, interrupt: Callable[[], None]
+        self,
+        settings: HostSettings,
+        train_runs: Path,
+        interrupt: Callable[[], None],
+        say: Say,
     ) -> None:
         self.switchboard = settings.board.handle
         self._directory = train_runs / "fleet"
@@ -71,12 +90,15 @@ class Fleet:
             callbacks=[
                 WorkersStart(partial(forget_hosts, self.switchboard)),
                 ControllerStarted(partial(introduce_controller, self.switchboard, CONTROLLER)),
+                HostsLost(self.switchboard),
             ],
         )
         # In a thread: `fit` returns when the last host has ended, and the sweep runs meanwhile.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fleet")
         self._fit: Future[Any] = self._pool.submit(trainer.fit)
         self._interrupt = interrupt
+        self._say = say
+        self._lost = self._next_lost()
         self._up = False
         self._asked = 0.0
         self._failure = self.switchboard.start_failure.remote()
@@ -86,9 +108,21 @@ class Fleet:
         ready, _ = ray.wait([self._failure], timeout=0)
         if ready:
             raise ray.get(self._failure)
+        self._tell_lost()
         if self._fit.done():
-            reason = self._fit.exception() or "its hosts ended"
+            error = self._fit.exception()
+            reason = reason_of(error) if error else "its hosts ended"
             raise FleetGoneError(f"the fleet of hosts is gone: {reason}")
+
+    def _tell_lost(self) -> None:
+        """A line for each host that ended by itself; Ray Train starts others."""
+        while ray.wait([self._lost], timeout=0)[0]:
+            for reason in ray.get(self._lost):
+                self._say(f"a host was lost: {reason}; its trials go on from their checkpoints")
+            self._lost = self._next_lost()
+
+    def _next_lost(self) -> ray.ObjectRef:
+        return self.switchboard.get.remote(LOST, FOREVER)
 
     def is_up(self) -> bool:
         """Whether any host has joined; may be asked often."""

@@ -52,7 +52,7 @@ def open_packed(context: ExecutionContext, packed: PackedExecution) -> Iterator[
 def _fleet(context: ExecutionContext, settings: HostSettings) -> Iterator[Fleet]:
     """Hosts that start, and end with the block."""
     with environment(FLEET_ENVIRONMENT):
-        fleet = Fleet(settings, context.train_runs, context.interrupt)
+        fleet = Fleet(settings, context.train_runs, context.interrupt, context.say)
         try:
             yield fleet
         finally:

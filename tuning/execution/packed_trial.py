@@ -18,6 +18,7 @@ from ray import tune
 from ray.actor import ActorHandle
 
 from trainables.config import PretrainConfig
+from trainables.errors import TrialEndedError
 from trainables.files import wait_for_room
 from trainables.metrics import scalars
 from trainables.packing.protocol import Assignment
@@ -74,7 +75,7 @@ class PackedTrial(tune.Trainable):
         board = self._settings.switchboard
         report: Report = ray.get(board.train.remote(self._key, self._name, assignment))
         if report.status == Status.FAILED:
-            raise RuntimeError(report.message)
+            raise TrialEndedError(report.message)
         saved = report.checkpoint if isinstance(report, EpochReport) else None
         if saved is not None:
             self._checkpoint = Path(saved)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
@@ -17,6 +18,7 @@ from trainables.metrics import Metrics, scalars
 from trainables.packing.protocol import HostFacts
 from trainables.statuses import Status
 from trainables.training.reports import EpochReport
+from tuning.execution.failures import last_line, reason_of
 from tuning.history.event_log import EventLog, now
 from tuning.history.record import Event, EventKind, SweepRecord, SweepState
 from tuning.monitors.base import Monitor
@@ -173,7 +175,14 @@ def _trial_id(trial: Trial) -> str:
 
 
 def _reason(trial: Trial) -> str:
-    """The last line of the trial's error, which names what went wrong."""
-    error = trial.get_error()
-    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
-    return lines[-1] if lines else "the trial's process died"
+    """What went wrong, of the files that Ray Tune has written here: it brings them to the trial's
+    directory only at the end, where ``trial.get_error`` looks for them.
+    """
+    files = [Path(path) for path in (trial.error_file, trial.pickled_error_file) if path]
+    text, pickled, *_ = [*(p.read_bytes() if p.is_file() else b"" for p in files), b"", b""]
+    told = text.decode("utf-8", "replace").strip()
+    if pickled:
+        error = cloudpickle.loads(pickled)
+        if told.endswith(str(error).strip()):  # else it is of an attempt before
+            return reason_of(error)
+    return last_line(told) or "the trial's process died"

@@ -11,7 +11,7 @@ from pathlib import Path
 from ray.exceptions import RayError
 from rich.console import Console
 
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
 from trainables.inputs.probing import Probing, probed_beside
 from trainables.statuses import Status
 from tuning.checks import settle_llm
@@ -19,6 +19,7 @@ from tuning.config.space import describe_steps
 from tuning.config.sweep import ResolvedSweep
 from tuning.execution.cluster import Cluster, RayStartError, ray_cluster
 from tuning.execution.execution import TRAIN_RUNS_DIR, Execution, ExecutionContext
+from tuning.execution.failures import reason_of
 from tuning.execution.fleet import FleetGoneError
 from tuning.execution.opening import open_execution
 from tuning.execution.process_state import logged_to
@@ -101,7 +102,8 @@ def _run(sweep: RunningSweep, *, retry_failed: bool = False) -> None:
         with contextlib.suppress(SweepStopped):  # no room, and nobody wants to wait for it
             _interrupted(sweep, stopped.reason)
     except (RayError, RayStartError, FleetGoneError, ConnectionError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        own = isinstance(error, RayStartError | FleetGoneError)
+        reason = one_line(str(error)) if own else reason_of(error)
         _interrupted(sweep, f"Ray failed: {reason.rstrip('.')}")
     finally:
         sweep.history.close()
