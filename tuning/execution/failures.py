@@ -72,10 +72,14 @@ def _of_ray(text: str) -> str:
     return last_line(text)
 
 
+def _logs() -> Path:
+    context = ray.get_runtime_context()
+    return Path(context.get_temp_dir(), context.get_session_name(), "logs")
+
+
 def _last_words(pid: int) -> str:
     """What a process of this machine wrote down when a signal ended it, and where it was then."""
-    context = ray.get_runtime_context()
-    logs = Path(context.get_temp_dir(), context.get_session_name(), "logs")
+    logs = _logs()
     files = sorted(logs.glob(f"worker-*-{pid}.err"), key=lambda path: path.stat().st_mtime)
     text = files[-1].read_text(encoding="utf-8", errors="replace") if files else ""
     signals = SIGNAL.findall(text)

@@ -261,7 +261,7 @@ def test_early_stopping_frees_what_the_next_trial_needs(workplace: Path) -> None
     assert status.get("stopped early", 0) >= 2, out
 
 
-EXPLODING = """
+EXPLODING = r"""
 import torch
 from transformers import Qwen2ForCausalLM
 
@@ -273,8 +273,8 @@ class ExplodingForCausalLM(Qwen2ForCausalLM):
     def explode(self, module, args, kwargs, output):
         soft = kwargs.get("inputs_embeds")
         size = 0.0 if soft is None else float(soft[:, 0].norm(dim=-1).max())
-        if size > 100.0:
-            raise RuntimeError("the device is on fire")
+        if size > 15.0 and len(soft) == 4:
+            raise RuntimeError("the device is\non fire: détecteur")
         if size > 15.0:
             output.last_hidden_state = output.last_hidden_state * float("nan")
         return output
@@ -282,8 +282,8 @@ class ExplodingForCausalLM(Qwen2ForCausalLM):
 
 
 def make_exploding(llm: Path) -> None:
-    """A model with code of its own: NaN for a large soft token, an exception for a huge one."""
-    (llm / "exploding.py").write_text(EXPLODING)
+    """A model with code of its own: NaN for a large soft token, an exception in batches of four."""
+    (llm / "exploding.py").write_text(EXPLODING, encoding="utf-8")
     config = json.loads((llm / "config.json").read_text())
     config["architectures"] = ["ExplodingForCausalLM"]
     config["auto_map"] = {"AutoModelForCausalLM": "exploding.ExplodingForCausalLM"}
@@ -307,6 +307,8 @@ def test_a_trial_that_diverges_or_crashes_ends_alone(workplace: Path) -> None:
         by_rate[trial["params"]["training.learning_rate"]].add(trial["status"])
     assert by_rate[0.001] == {"finished"}
     assert "diverged" in by_rate[0.3] | by_rate[1.0]
+    reasons = {t["message"] for t in trials if t["status"] == "failed"}
+    assert reasons == {"RuntimeError: the device is on fire: détecteur"}
     messages = [t["message"] for t in trials if t["status"] == "diverged"]
     assert all(re.search(r"^(loss|val_loss|gradient norm) is (nan|inf)", m) for m in messages)
 
