@@ -33,7 +33,7 @@ def train(out: Path, seed: int, extra: list[str]) -> tuple[list[dict[str, Any]],
     subprocess.run([*command, *extra], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     newest = max(out.glob("checkpoint_*"))
-    return json.loads((newest / "meta.json").read_text())["history"], seconds
+    return json.loads((newest / "meta.json").read_text(encoding="utf-8"))["history"], seconds
 
 
 def main() -> None:

@@ -45,7 +45,8 @@ def trial_processes(tmpdir: str) -> list[dict[str, int]]:
             if f"RAY_TMPDIR={tmpdir}".encode() not in (entry / "environ").read_bytes():
                 continue
             fields = dict(
-                line.split(":", 1) for line in (entry / "smaps_rollup").read_text().splitlines()[1:]
+                line.split(":", 1)
+                for line in (entry / "smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
             )
         except (OSError, ValueError):
             continue
@@ -64,7 +65,7 @@ def run_sweep(workload: Workload, trials: int, directory: Path) -> dict[str, Any
         environment = {**os.environ, "RAY_TMPDIR": tmpdir, "CUDA_VISIBLE_DEVICES": ""}
         up, concurrent, processes = 0.0, 0, []
         with subprocess.Popen(
-            command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE
+            command, cwd=PROJECT, env=environment, encoding="utf-8", stdout=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:

@@ -100,9 +100,14 @@ def _output(
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
     errors = directory / "stderr.log"
     with (
-        errors.open("w") as stderr,
+        errors.open("w", encoding="utf-8") as stderr,
         subprocess.Popen(
-            command, cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE, stderr=stderr
+            command,
+            cwd=PROJECT,
+            env=environment,
+            encoding="utf-8",
+            stdout=subprocess.PIPE,
+            stderr=stderr,
         ) as process,
     ):
         assert process.stdout is not None
@@ -112,7 +117,7 @@ def _output(
             if mark and marked is None and line.startswith(mark):
                 marked = time.time()
     if process.returncode:
-        tail = "".join(lines[-20:]) + errors.read_text()[-4000:]
+        tail = "".join(lines[-20:]) + errors.read_text(encoding="utf-8")[-4000:]
         raise SystemExit(f"{tail}\n{' '.join(command)}: exit status {process.returncode}")
     return lines, marked
 

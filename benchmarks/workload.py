@@ -81,7 +81,9 @@ def prepare(directory: Path, steps: int) -> Workload:
     directory.mkdir(parents=True, exist_ok=True)
     rows = BATCH_SIZE * steps // EPOCHS
     _write_data(directory, rows)
-    (directory / SWEEP_FILE).write_text(yaml.safe_dump(_sweep(directory), sort_keys=False))
+    (directory / SWEEP_FILE).write_text(
+        yaml.safe_dump(_sweep(directory), sort_keys=False), encoding="utf-8"
+    )
     config = load_sweep(directory / SWEEP_FILE).train
     data = read_data(config)
     assert len(data.train_rows) == rows, f"{len(data.train_rows)} training rows, not {rows}"
@@ -107,7 +109,7 @@ def _sweep(directory: Path) -> dict[str, Any]:
 def _write_data(directory: Path, training_rows: int) -> None:
     """The shipped registry, and a fixed choice of the shipped table's rows."""
     shutil.copyfile(SHIPPED_DATA["tool_registry"], directory / "tools.json")
-    with SHIPPED_DATA["profiling_data"].open(newline="") as file:
+    with SHIPPED_DATA["profiling_data"].open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     tools = sorted({row[0] for row in rows})
     chosen: list[list[str]] = []
@@ -115,7 +117,7 @@ def _write_data(directory: Path, training_rows: int) -> None:
         share = training_rows // len(tools) + (place < training_rows % len(tools))
         of_tool = [row for row in rows if row[0] == tool]
         chosen += random.Random(place).sample(of_tool, _rows_for(share))
-    with (directory / "profiling.csv").open("w", newline="") as file:
+    with (directory / "profiling.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *chosen])
 
 
@@ -188,7 +190,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def write_json(path: Path | None, document: Any) -> None:
     if path is not None:
-        path.write_text(json.dumps(document, indent=2) + "\n")
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def check_writable(directory: Path, flag: str) -> None:
         raise UserError(f"{flag} {directory}: {nearest} is not a directory; give another {flag}")
     try:
         with tempfile.TemporaryDirectory(prefix=".try-", dir=nearest) as aside:
-            Path(aside, "file").write_text("room for a file")
+            Path(aside, "file").write_text("room for a file", encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{flag} {directory}: {nearest} cannot be written ({error.strerror}); give another "

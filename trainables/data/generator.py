@@ -104,9 +104,9 @@ def latency_ms(
 def write_default_data(directory: Path) -> None:
     """``tools.json`` and ``profiling.csv``: 7 tools x 3 sizes x 3^4 resource levels."""
     tools = [{"name": p.name, "description": p.description} for p in PROFILES]
-    (directory / "tools.json").write_text(json.dumps(tools, indent=2) + "\n")
+    (directory / "tools.json").write_text(json.dumps(tools, indent=2) + "\n", encoding="utf-8")
     levels = itertools.product(PROFILES, INPUT_SIZES, CPU_CORES, CPU_MEM_GB, GPU_SM, GPU_MEM_GB)
-    with (directory / "profiling.csv").open("w", newline="") as file:
+    with (directory / "profiling.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for tool, size, cores, mem, sm, gpu_mem in levels:

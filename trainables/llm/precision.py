@@ -19,7 +19,7 @@ def llm_precision(wanted: str, on_gpu: bool) -> Precision:
 @cache
 def _cpu_has_bf16() -> bool:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
     flags = next((line for line in lines if line.startswith("flags")), "")

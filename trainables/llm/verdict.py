@@ -61,7 +61,7 @@ def ship_verdict(config: ModelConfig, verdict: Verdict) -> None:
 
 
 def _write(key: str, verdict: Verdict, path: Path) -> None:
-    path.write_text(_Kept(key=key, verdict=verdict).model_dump_json() + "\n")
+    path.write_text(_Kept(key=key, verdict=verdict).model_dump_json() + "\n", encoding="utf-8")
 
 
 def _find(key: str, config: ModelConfig) -> Verdict | None:

@@ -121,7 +121,7 @@ class Encoder(nn.Module, ABC):
             "options": self.options,
             "feature_statistics": statistics.as_dict() if statistics else None,
         }
-        (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def encoder_weights(encoder: Encoder) -> dict[str, Tensor]:

@@ -26,13 +26,17 @@ def free_bytes(device: torch.device) -> int:
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + reserved)
     meminfo = dict(
-        line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
+        line.split(":", 1)
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        if ":" in line
     )
     machine = int(meminfo["MemAvailable"].split()[0]) * 1024
     try:
-        limit = int((CGROUP / "memory.max").read_text())
-        used = int((CGROUP / "memory.current").read_text())
-        statistics = dict(map(str.split, (CGROUP / "memory.stat").read_text().splitlines()))
+        limit = int((CGROUP / "memory.max").read_text(encoding="utf-8"))
+        used = int((CGROUP / "memory.current").read_text(encoding="utf-8"))
+        statistics = dict(
+            map(str.split, (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines())
+        )
         used -= int(statistics.get("inactive_file", 0))  # read files that can be forgotten
     except (OSError, ValueError):  # no container, or one without a limit
         return machine

@@ -55,7 +55,7 @@ def write_checkpoint(directory: Path, run: Run, history: list[dict[str, Any]]) -
     }
     # Through JSON first: a float or a tuple may read back otherwise, and so would its checksum.
     meta["checksum"] = meta_checksum(json.loads(json.dumps(meta)))  # as it will be read
-    (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
+    (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
 
 def save_checkpoint(parent: Path, run: Run, history: list[dict[str, Any]]) -> Path:

@@ -44,7 +44,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
         _refuse_earlier_files(directory)
         raise CheckpointError(f"{directory}: is a file; give the directory of a checkpoint")
     try:
-        meta = json.loads((directory / META_FILE).read_text())
+        meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
         if meta["format_version"] != FORMAT_VERSION:
             raise CheckpointError(
                 f"{directory}: format version {meta['format_version']}, but this release reads "
@@ -105,7 +105,7 @@ def best_checkpoint(parent: Path) -> Path | None:
     found = []
     for path in checkpoints(parent):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            meta = json.loads((path / META_FILE).read_text())
+            meta = json.loads((path / META_FILE).read_text(encoding="utf-8"))
             found.append((float(meta["metrics"]["val_loss"]), path))
     return min(found)[1] if found else None
 

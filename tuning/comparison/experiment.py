@@ -145,7 +145,7 @@ class Runner:
         self._bar.close()
 
     def _start(self, job: Job) -> Any:
-        progress_path(self._directory, job).write_text("")
+        progress_path(self._directory, job).write_text("", encoding="utf-8")
         process = self._make_process(target=self._train, args=(job, self._directory))
         process.daemon = True  # it ends with this one
         process.start()

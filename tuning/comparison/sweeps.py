@@ -199,7 +199,7 @@ def write_comparison(sweeps: Sequence[Sweep], answer: dict[str, Any], out: Path)
 
     def fill(aside: Path) -> None:
         (aside / "compare.md").write_text(text, encoding="utf-8")
-        (aside / "compare.json").write_text(json.dumps(answer, indent=1) + "\n")
+        (aside / "compare.json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
         draw_sweeps(curves(sweeps), answer["metric"], answer["target"], aside / PICTURE_FILE)
 
     new_directory(out, fill)

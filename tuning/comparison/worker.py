@@ -112,13 +112,13 @@ def _train(pretraining: Pretraining, progress: Path) -> Trained:
     history: list[dict[str, float]] = []
     first_loss: float | None = None
     outcome, message = FINISHED, ""
-    progress.write_text("")
+    progress.write_text("", encoding="utf-8")
     try:
         for report in pretraining.reports():
             rates = sum(report.series["learning_rate"])
             history.append({**report.metrics, "rate_sum": rates})
             first_loss = report.series["loss"][0] if first_loss is None else first_loss
-            with progress.open("a") as file:
+            with progress.open("a", encoding="utf-8") as file:
                 file.write(".")
     except TrialEndedError as error:
         outcome, message = error.status, error.message

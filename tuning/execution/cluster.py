@@ -13,8 +13,14 @@ from pathlib import Path
 import ray
 
 from trainables.errors import UserError
+from trainables.text import TEXT_AS_UTF8
 from trainables.workers.environment import RAY_TRAIN_ENVIRONMENT
-from tuning.execution.process_state import environment, logged_to, signal_handlers_kept
+from tuning.execution.process_state import (
+    environment,
+    files_in_utf8,
+    logged_to,
+    signal_handlers_kept,
+)
 from tuning.ray_internals import started_by_hand
 from tuning.terminal import PROJECT
 
@@ -58,9 +64,11 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
     # Ray prints some warnings straight to the terminal; those belong to the file, too.
     with (
         environment({k: v for k, v in ENVIRONMENT.items() if k not in os.environ}),
+        environment(TEXT_AS_UTF8),  # a setting to the contrary is of this terminal, not of files
+        files_in_utf8(),
         signal_handlers_kept(),
         logged_to(log_file),
-        log_file.open("a") as chatter,
+        log_file.open("a", encoding="utf-8", errors="backslashreplace") as chatter,
         contextlib.redirect_stderr(chatter),
         contextlib.redirect_stdout(chatter),
     ):
@@ -93,7 +101,7 @@ def _ray_logs() -> Path:
 
 def _runtime_env(project: str) -> dict[str, object]:
     """A joined cluster's processes do not inherit this process's environment."""
-    return {"env_vars": {**ENVIRONMENT, "PYTHONPATH": project}}
+    return {"env_vars": {**ENVIRONMENT, **TEXT_AS_UTF8, "PYTHONPATH": project}}
 
 
 def check_slots(cluster: Cluster, workers: int, key: str) -> None:

@@ -6,6 +6,7 @@ A Python program may run a sweep between other things, and run another one after
 from __future__ import annotations
 
 import contextlib
+import locale
 import logging
 import os
 import signal
@@ -34,11 +35,32 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+UTF8_LOCALES = ("C.UTF-8", "C.utf8", "en_US.UTF-8", "UTF-8")
+
+
+@contextlib.contextmanager
+def files_in_utf8() -> Iterator[None]:
+    """What libraries write without saying how, Ray the errors of trials, takes every character.
+
+    Python asks the locale of this moment for the encoding of a file.
+    """
+    before = locale.setlocale(locale.LC_CTYPE)
+    if locale.getencoding().lower().replace("-", "") != "utf8":
+        for name in UTF8_LOCALES:
+            with contextlib.suppress(locale.Error):  # not every system has every one
+                locale.setlocale(locale.LC_CTYPE, name)
+                break
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+
+
 @contextlib.contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Ray's, Tune's and Python's warnings go to a file, not between the lines of the table."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in CHATTY]
     before = [(logger.handlers, logger.propagate) for logger in loggers]

@@ -88,7 +88,7 @@ def write_best(directory: Path, record: SweepRecord, out: Path, *, replace: bool
     def fill(aside: Path) -> None:
         for name in ENCODER_FILES:
             shutil.copyfile(checkpoint / name, aside / name)
-        (aside / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        (aside / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (aside / CARD_FILE).write_text(card, encoding="utf-8")
 
     new_directory(out, fill, replace=replace)
@@ -103,7 +103,7 @@ def _card(
     config: dict[str, Any],
     out: str,
 ) -> str:
-    encoder = json.loads((checkpoint / ENCODER_CONFIG_FILE).read_text())
+    encoder = json.loads((checkpoint / ENCODER_CONFIG_FILE).read_text(encoding="utf-8"))
     manifest = read_manifest(directory)
     llm = config["model"]["llm_model"]
     figures = "\n".join(

@@ -29,7 +29,7 @@ class SweepLock:
         except OSError as error:
             raise UserError(f"{self._path} cannot be written: {error.strerror}") from None
         if not self._locked(self._file):
-            holder = self._path.read_text(errors="replace").strip()
+            holder = self._path.read_text(errors="replace", encoding="utf-8").strip()
             self._file.close()
             raise UserError(
                 f"{self._path.parent}: this sweep is already running ({holder or 'elsewhere'}); "
@@ -58,7 +58,7 @@ class SweepLock:
 
 def is_locked(directory: Path) -> bool:
     try:
-        with (directory / LOCK_FILE).open() as file:
+        with (directory / LOCK_FILE).open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

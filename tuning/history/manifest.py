@@ -53,7 +53,7 @@ MANIFEST_FIELDS = {
 def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest; a damaged one is reported, and the copy in the history read instead."""
     try:
-        manifest = json.loads((directory / MANIFEST_FILE).read_text())
+        manifest = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
         version = manifest["format_version"]
         if version in READABLE:
             _check_manifest(manifest)

@@ -94,7 +94,7 @@ def raise_format(directory: Path, say: Say) -> None:
     manifest = read_manifest(directory)
     if manifest["format_version"] == FORMAT_VERSION:
         return
-    text = (directory / CONFIG_FILE).read_text()
+    text = (directory / CONFIG_FILE).read_text(encoding="utf-8")
     _write_created(EventLog(directory, say), manifest, text)
     wait_for_room(lambda: write_manifest(directory, manifest), directory, say)
 
