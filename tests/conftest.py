@@ -101,7 +101,7 @@ def write_data(directory: Path, tools: list[dict[str, str]] = TOOLS) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "tools.json").write_text(json.dumps(tools))
     levels = itertools.product(tools, ("small", "large"), (1, 8), (2, 7.5), (20, 100))
-    with (directory / "profiling.csv").open("w", newline="") as file:
+    with (directory / "profiling.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         rng = random.Random(0)
