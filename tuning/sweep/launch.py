@@ -134,6 +134,7 @@ def _train(sweep: RunningSweep, retry_failed: bool) -> None:
         with open_execution(_context(sweep, cluster, probe)) as execution:
             if probe is not None:
                 probe.wait(sweep.requests.check)
+            sweep.settle_prompt(execution.prompt)
             sweep.say("[4/4] Trials")
             sweep.history.watch(_monitors(sweep, execution, console))
             sweep.history.sweep_event(SweepState.RUNNING)
