@@ -242,4 +242,4 @@ def test_no_function_has_too_many_parameters(room: str) -> None:
 
 
 def test_run_tune_calls_only_the_cli() -> None:
-    assert imports(ROOT / "run_tune.py") == {"sys", "tuning.cli"}
+    assert imports(ROOT / "run_tune.py") == {"os", "sys", "tuning.cli"}

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,19 @@ def output_is_broken() -> bool:
     return False
 
 
+_live: list[Console] = []  # that of the table that is on the terminal now, if one is
+
+
+@contextlib.contextmanager
+def live_on(console: Console) -> Iterator[None]:
+    """In this block a table is drawn again and again: what is said stands above it."""
+    _live.append(console)
+    try:
+        yield
+    finally:
+        _live.remove(console)
+
+
 def say_on_stdout() -> Say:
     """Bound to this moment's stdout: while Ray runs, what others print goes to a file.
 
@@ -82,17 +95,10 @@ def say_on_stdout() -> Say:
 
     def say(line: str) -> None:
         with contextlib.suppress(OSError):
-            print(line, file=stream, flush=True)
-
-    return say
-
-
-def say_above(console: Console) -> Say:
-    """As ``say_on_stdout``, above a live table that the console shows."""
-
-    def say(line: str) -> None:
-        with contextlib.suppress(OSError):
-            console.print(line, soft_wrap=True)
+            if _live:
+                _live[-1].print(line, soft_wrap=True)
+            else:
+                print(line, file=stream, flush=True)
 
     return say
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,7 +13,7 @@ from trainables.statuses import OVER, Status
 from trainables.training.reports import EpochReport
 from tuning.history.record import Event, EventKind, SweepRecord, TrialRecord
 from tuning.monitors.fitting_table import FittingTable, Shown
-from tuning.terminal import duration, short_params, shown_number
+from tuning.terminal import duration, live_on, short_params, shown_number
 
 MAX_ROWS = 24  # a live table that is higher than the terminal flickers
 PARAMETERS = 24  # cells in which a key and its value can be read
@@ -108,6 +109,7 @@ class TableMonitor:
         self._left = TimeLeft()
         self._record = record
         self._live: Live | None = None
+        self._shown = ExitStack()
         if self._console.is_terminal:
             # What others write to stderr goes to the log file, not above the table.
             self._live = Live(
@@ -117,7 +119,8 @@ class TableMonitor:
                 redirect_stderr=False,
                 redirect_stdout=False,
             )
-            self._live.start()
+            self._shown.enter_context(self._live)
+            self._shown.enter_context(live_on(console))
 
     def on_event(self, record: SweepRecord, event: Event, report: EpochReport | None) -> None:
         self._record = record
@@ -131,8 +134,7 @@ class TableMonitor:
                 self._console.print(line, soft_wrap=True, highlight=False)
 
     def close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._shown.close()
 
     def _screen(self) -> Group:
         return Group(

@@ -43,7 +43,7 @@ from tuning.sweep.resuming import take_up
 from tuning.sweep.running import RunningSweep, open_sweep
 from tuning.sweep.stopping import SweepStopped
 from tuning.sweep.tune_run import run_tune_experiment
-from tuning.terminal import Say, make_console, program, say_above, shown_path
+from tuning.terminal import Say, make_console, program, shown_path
 
 
 def launch(sweep: ResolvedSweep, say: Say) -> None:
@@ -187,7 +187,7 @@ def _monitors(sweep: RunningSweep, execution: Execution, console: Console) -> li
                 json.loads(config.train.model_dump_json()),
                 execution.num_tools,
                 execution.hidden_size,
-                say_above(console),
+                sweep.say,
             )
         )
     return monitors

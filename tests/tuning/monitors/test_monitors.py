@@ -27,7 +27,7 @@ from tuning.history.sweeps import read_sweep
 from tuning.monitors.table import TableMonitor
 from tuning.monitors.wandb import ARCHITECTURE, WandbMonitor
 from tuning.sweep.history_writer import SweepCallback
-from tuning.terminal import PROJECT, duration
+from tuning.terminal import PROJECT, duration, say_on_stdout
 from tuning.tune_edge import to_result
 
 
@@ -60,6 +60,20 @@ def test_on_a_terminal_there_is_one_live_table() -> None:
     last = out.getvalue().rpartition("trial ")[2]
     for word in ("α", "retention", "trial_0004", "stopped early at epoch 1", "4/6 trials ended"):
         assert word in last
+
+
+def test_what_is_said_stands_above_the_live_table(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    record = SweepRecord("mine", "val_loss", "min", 6)
+    say = say_on_stdout()
+    monitor = TableMonitor(record, 3, Console(file=out, force_terminal=True, width=140))
+    say("a host was lost: α")
+    monitor.close()
+    say("afterwards")
+    before, _, after = out.getvalue().partition("a host was lost: α\n")
+    assert "trials ended" in after, "the table is drawn again below it"
+    assert before
+    assert capsys.readouterr().out == "afterwards\n"
 
 
 def test_durations_read_well() -> None:
