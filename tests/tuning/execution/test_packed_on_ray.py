@@ -37,9 +37,13 @@ def test_a_killed_host_is_replaced_and_its_trials_go_on(workplace: Path) -> None
     process.wait_for_line(r"trial_0000 epoch 4/")
     hosts = processes_of("RayTrainWorker")
     assert len(hosts) == 2
-    os.kill(hosts[0], signal.SIGKILL)
+    os.kill(hosts[0], signal.SIGSEGV)
     out, err = process.finish(timeout=300)
     assert process.returncode == 0, out + err
+    lost = [line for line in out.splitlines() if line.startswith("a host was lost: ")]
+    assert len(lost) == 1, out
+    assert f"(pid {hosts[0]} on " in lost[0]
+    assert ") was killed by SIGSEGV" in lost[0]
     told = [(e["trial_id"], e["metrics"]["epoch"]) for e in events(workplace, "hit", "epoch")]
     assert sorted(told) == sorted(set(told)), "no epoch is told twice"
     trials = answer(workplace, "trials", "hit")
