@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     masking_utils,
@@ -32,11 +33,12 @@ from trainables.llm.loading import (
 )
 from trainables.llm.place.prefix import Prefix
 from trainables.llm.place.prompt import NO_PROMPT, Prompt
-from trainables.llm.place.sequences import Rows, Sequences, assemble, several
+from trainables.llm.place.sequences import Rows, Surroundings, assemble, several
 from trainables.llm.precision import llm_precision
 from trainables.llm.tokens import check_encoded, encode, ready_tokenizer
 from trainables.models.semantic_encoder import last_token_state
 
+_log = logging.getLogger(__name__)
 PROMPTS_PER_PASS = 128  # bounds the memory of a registry with thousands of tools
 # What two computations of the same may differ by, as a share of what they tell apart.
 SAME_PREFIX = 1e-5  # of the largest, in float32
@@ -94,7 +96,7 @@ class FrozenLLM:
         self.model = model.eval().requires_grad_(False)
         self.source = source
         self._tokenizer_options = tokenizer_options
-        self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
+        self._around: tuple[Prompt, Surroundings] | None = None
         self.body = _body(model)
         self.head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
         self.embed_tokens: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
@@ -200,16 +202,14 @@ class FrozenLLM:
         groups = [group for group in groups if len(group.counts)] or list(groups[:1])
         if not len(groups[0].counts):  # a worker without a share of a small last batch
             return groups[0].soft.sum().expand(0)
-        prefix = self._prefix(prompt.before)
-        before = () if prefix else prompt.before
-        rows = assemble(groups, self.embed_tokens, before, prompt.after)
-        past = prefix.for_rows(len(rows.inputs)) if prefix else None
-        return self._losses(rows, past)
+        return self._joint_losses(groups, self.around(prompt))
 
-    def _losses(self, rows: Sequences, past: DynamicCache | None) -> Tensor:
-        given: dict[str, Any] = {"inputs_embeds": rows.inputs, "use_cache": past is not None}
-        if past is not None:
-            given["past_key_values"] = past
+    def _joint_losses(self, groups: Sequence[Rows], around: Surroundings) -> Tensor:
+        rows = assemble(groups, self.embed_tokens, around)
+        given: dict[str, Any] = {"inputs_embeds": rows.inputs, "use_cache": False}
+        if around.prefix is not None:
+            past = around.prefix.for_rows(len(rows.inputs))
+            given |= {"past_key_values": past, "use_cache": True}
         with _one_text_per_row():
             if self._head_is_linear and self.head is not None:
                 hidden = self.body(**given).last_hidden_state
@@ -218,50 +218,51 @@ class FrozenLLM:
                 logits = rows.at_places(self.model(**given).logits)
         return nn.functional.cross_entropy(logits.float(), rows.targets, reduction="none")
 
-    def remember(self, prompt: Prompt) -> None:
-        """Read what stands before the soft tokens now, not in the first step."""
-        self._prefix(prompt.before)
+    def around(self, prompt: Prompt) -> Surroundings:
+        """What stands around the soft tokens, as it is read: made once, of one sweep at a time."""
+        if self._around is None or self._around[0] != prompt:
+            self._around = (prompt, self._read(prompt))
+        return self._around[1]
 
-    def _prefix(self, ids: tuple[int, ...]) -> Prefix | None:
-        """What is remembered of the tokens before the soft tokens; None to read them each time."""
-        if not ids:
-            return None
-        if ids not in self._prefixes:
-            self._prefixes = {ids: self._read_prefix(ids)}  # of one sweep at a time
-        return self._prefixes[ids]
-
-    def _read_prefix(self, ids: tuple[int, ...]) -> Prefix | None:
-        """Only where losses and gradients are those of the whole sequence."""
+    @torch.no_grad()
+    def _read(self, prompt: Prompt) -> Surroundings:
+        whole = Surroundings(self._embedded(prompt.before), self._embedded(prompt.after))
+        if not prompt.before:
+            return whole
         try:
-            prefix = Prefix.read(self.body, torch.tensor(ids, device=self.device))
-            if prefix is None or not self._same_with(prefix, ids):
-                return None
+            prefix = Prefix.read(self.body, torch.tensor(prompt.before, device=self.device))
+            remembered = replace(whole, before=whole.before[:0], prefix=prefix)
+            if prefix is not None and self._same_losses(whole, remembered):
+                return remembered
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # noqa: BLE001 - a model's own code raises any kind
-            return None
-        return prefix
+        except Exception as error:  # noqa: BLE001 - a model's own code raises any kind
+            _log.info("what stands before the soft tokens is read in every step: %s", error)
+        return whole
 
-    def _same_with(self, prefix: Prefix, ids: tuple[int, ...]) -> bool:
+    def _embedded(self, ids: Sequence[int]) -> Tensor:
+        """[len(ids), D]."""
+        if not ids:
+            return torch.empty(0, self.hidden_size, dtype=self.dtype, device=self.device)
+        return self.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.device))
+
+    def _same_losses(self, whole: Surroundings, remembered: Surroundings) -> bool:
+        """Whether losses and gradients are those of the whole sequence."""
         generator = torch.Generator().manual_seed(0)
         shape = (2, 3, self.hidden_size)
         soft = torch.randn(shape, generator=generator).to(self.device)
         texts = torch.randint(self.vocabulary, (2, 5), generator=generator).to(self.device)
         group = Rows(soft.requires_grad_(), texts, torch.tensor([5, 3]))
         found = []
-        for before, past in ((ids, None), ((), prefix.for_rows(2))):
+        for around in (whole, remembered):
             with torch.enable_grad():
-                losses = self._losses(assemble([group], self.embed_tokens, before, ()), past)
+                losses = self._joint_losses([group], around)
                 found.append((losses, *torch.autograd.grad(losses.sum(), [group.soft])))
         tolerance = SAME_PREFIX if self.dtype == torch.float32 else ROUNDING[self.dtype]
         return all(
-            bool((whole - part).abs().max() <= tolerance * whole.abs().max())
-            for whole, part in zip(*found, strict=True)
+            bool((one - other).abs().max() <= tolerance * one.abs().max())
+            for one, other in zip(*found, strict=True)
         )
-
-    @cached_property
-    def _decoder(self) -> Decoder:
-        return Decoder(self.model, self.embed_tokens, self.tokenizer, ROUNDING[self.dtype])
 
     @torch.no_grad()
     def inputs_embeds(self, soft_tokens: Tensor, prompt: Prompt = NO_PROMPT) -> Tensor:
@@ -270,15 +271,13 @@ class FrozenLLM:
         [B, before + S + after, D] in the LLM's precision: what ``generate`` takes.
         """
         soft = several(soft_tokens).to(self.device)
-        parts = [
-            self.embed_tokens(torch.tensor([ids], device=self.device)).expand(len(soft), -1, -1)
-            if ids
-            else None
-            for ids in (prompt.before, prompt.after)
-        ]
-        dtype = next((part.dtype for part in parts if part is not None), self.dtype)
-        whole = [parts[0], soft.to(dtype), parts[1]]
-        return torch.cat([part for part in whole if part is not None], dim=1)
+        before, after = self._embedded(prompt.before), self._embedded(prompt.after)
+        parts = (before.expand(len(soft), -1, -1), soft, after.expand(len(soft), -1, -1))
+        return torch.cat([part.to(before.dtype) for part in parts], dim=1)
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(self.model, self.embed_tokens, self.tokenizer, ROUNDING[self.dtype])
 
     def continuations(
         self, soft_tokens: Tensor, max_new_tokens: int, prompt: Prompt = NO_PROMPT

@@ -73,7 +73,7 @@ def _activation_bytes_per_row(llm: FrozenLLM, inputs: DeviceInputs, soft_tokens:
     The tensors kept for the backward pass are counted where they are kept, each storage once;
     the difference of two batch sizes leaves out whatever does not grow with the batch.
     """
-    llm.remember(inputs.prompt)  # once, and no part of a step
+    llm.around(inputs.prompt)  # once, and no part of a step
     # Counted, not read off the allocator: that would also see caches and other runs.
     small, large = (_saved_bytes(llm, rows, inputs, soft_tokens) for rows in PROBE_ROWS)
     return (large - small) / (PROBE_ROWS[1] - PROBE_ROWS[0])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from trainables.llm.place.prefix import Prefix
 
 
 class Rows(NamedTuple):
@@ -29,22 +32,28 @@ class Sequences(NamedTuple):
         return tensor.flatten(0, 1)[self.places]
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """A prompt as the LLM reads it; ``before`` is empty where a ``prefix`` stands for it."""
+
+    before: Tensor  # [len(before), D]
+    after: Tensor  # [len(after), D]
+    prefix: Prefix | None = None
+
+
 def several(soft: Tensor) -> Tensor:
     """Soft tokens [B, D] or [B, S, D] -> [B, S, D]."""
     return soft.unsqueeze(1) if soft.dim() == 2 else soft
 
 
-def assemble(
-    groups: Sequence[Rows], embed: nn.Module, before: Sequence[int], after: Sequence[int]
-) -> Sequences:
+def assemble(groups: Sequence[Rows], embed: nn.Module, around: Surroundings) -> Sequences:
     """All rows aligned left: ``before``, S_k soft tokens, ``after``, the text but its last token.
 
     Target j (from 0) of a row in group k is predicted at len(before) + S_k + len(after) - 1 + j.
     Padding stands behind every real token, so that the causal mask already hides it.
     """
-    device = groups[0].token_ids.device
-    fixed = _embedded([*before, *after], embed, device)
-    starts = [len(before) + several(g.soft).shape[1] + len(after) for g in groups]
+    fixed = len(around.before) + len(around.after)
+    starts = [fixed + several(g.soft).shape[1] for g in groups]
     width = max(
         start + int(g.token_ids.shape[1]) - 1 for start, g in zip(starts, groups, strict=True)
     )
@@ -56,19 +65,18 @@ def assemble(
         embedded = embed(texts)
         soft = several(group.soft).to(embedded.dtype)
         row = [soft, embedded]
-        if fixed is not None:
-            around = fixed.to(embedded.dtype).expand(len(soft), -1, -1)
-            row = [around[:, : len(before)], soft, around[:, len(before) :], embedded]
+        if fixed:
+            before, after = (
+                part.to(embedded.dtype).expand(len(soft), -1, -1)
+                for part in (around.before, around.after)
+            )
+            row = [before, soft, after, embedded]
         parts.append(torch.cat(row, dim=1))
     inputs = torch.cat(parts) if len(parts) > 1 else parts[0]
+    device = group.token_ids.device
     places, chosen = _indices(groups, starts, width, device)
     flat = torch.cat([g.token_ids.flatten() for g in groups])
     return Sequences(inputs, places, flat[chosen].long())
-
-
-def _embedded(ids: Sequence[int], embed: nn.Module, device: torch.device) -> Tensor | None:
-    """[1, len(ids), D]; None for none."""
-    return embed(torch.tensor([ids], device=device)) if ids else None
 
 
 def _indices(

@@ -13,7 +13,7 @@ from tests.conftest import CPU
 from tests.trainables.llm.test_families import written
 from trainables.llm.frozen import FrozenLLM
 from trainables.llm.place.prefix import Prefix
-from trainables.llm.place.prompt import Prompt
+from trainables.llm.place.prompt import NO_PROMPT, Prompt
 from trainables.llm.place.sequences import Rows
 
 BEFORE = tuple(range(40, 70))
@@ -64,7 +64,8 @@ def test_a_step_begins_at_the_first_soft_token(
     again = losses_and_gradient(llm, rows)
     assert all(map(torch.equal, remembered, again)), "a step has left its trace"
     assert positions_read(llm, rows) == 2 + 2 + 5
-    monkeypatch.setattr(llm, "_prefix", lambda ids: None)
+    monkeypatch.setattr(llm, "_same_losses", lambda *surroundings: False)
+    llm.around(NO_PROMPT)
     whole = losses_and_gradient(llm, rows)
     assert positions_read(llm, rows) == 30 + 2 + 2 + 5
     for one, other in zip(remembered, whole, strict=True):
