@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from trainables.config import PretrainConfig, as_begun, load_config
 from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError, UserError
-from trainables.files import new_directory
+from trainables.files import check_writable, new_directory
 from trainables.inputs.cache import unread_prompts
 from trainables.inputs.checked_data import describe_split
 from trainables.inputs.find_or_prepare import FROM_CACHE, find_or_prepare
@@ -37,9 +38,12 @@ from trainables.training.pretraining import Pretraining
 from trainables.training.reports import Ending, EpochReport, Report
 from trainables.training.run import Run
 from trainables.training.startup_time import announce, lateness
-from tuning.checks import check_train, check_writable
+from tuning.checks import check_train
 from tuning.monitors.wandb import WandbProcess, run_config
 from tuning.terminal import duration
+
+if TYPE_CHECKING:  # it loads Ray, which one worker does without
+    from tuning.execution.finding_ray import FoundRay
 
 KEEP_CHECKPOINTS = 2  # beside the best: the one before is used where the last one is damaged
 FIGURES_SECONDS = 0.5
@@ -63,6 +67,7 @@ def train(
         _check_new(out)
     if workers < 1:
         raise UserError(f"--workers is {workers}, but must be at least 1")
+    ray = _find_ray() if workers > 1 else None
     print(f"[1/5] Configuration and data: {len(data.tools)} tools, {len(data.rows)} rows")
     for remark in describe_split(config.data, data):
         print(f"      {remark}")
@@ -88,12 +93,12 @@ def train(
         print(f"      going on from {starting_point}")
     print(f"[5/5] Training, checkpoints in {out}", flush=True)
     done = pretraining.run.epoch
-    if workers == 1:
+    if ray is None:
         reports: Iterator[Report] = _reports_here(pretraining, out)
     else:
         del pretraining, llm
         free_device_memory()
-        reports = _reports_of_workers(config, inputs, workers, out, starting_point)
+        reports = _reports_of_workers(ray, config, inputs, workers, out, starting_point)
     wandb = _start_wandb(config, inputs) if log_wandb else None
     try:
         _follow(reports, config, done, wandb)
@@ -182,8 +187,22 @@ def _reports_here(pretraining: Pretraining, out: Path) -> Iterator[EpochReport]:
             yield report
 
 
+def _find_ray() -> FoundRay:
+    from tuning.execution.finding_ray import find_ray
+
+    found = find_ray()
+    if found.remark:
+        print(found.remark)
+    return found
+
+
 def _reports_of_workers(
-    config: PretrainConfig, inputs: SharedInputs, workers: int, out: Path, start: Path | None
+    ray: FoundRay,
+    config: PretrainConfig,
+    inputs: SharedInputs,
+    workers: int,
+    out: Path,
+    start: Path | None,
 ) -> Iterator[Report]:
     """Train in several Ray Train workers; their checkpoints are brought to ``out``."""
     from trainables.workers.dedicated import WorkerSettings
@@ -192,8 +211,7 @@ def _reports_of_workers(
     from tuning.execution.mailbox import open_mailbox
     from tuning.execution.train_run import TrainRun
 
-    out.mkdir(parents=True, exist_ok=True)
-    with ray_cluster(out / "logs" / "ray.log") as cluster:
+    with ray_cluster(ray, out / "logs" / "ray.log") as cluster:
         check_slots(cluster, workers, "--workers")
         settings = WorkerSettings(config, put_inputs(inputs), str(start) if start else None)
         train_runs = (out / "train_runs").absolute()
