@@ -51,9 +51,14 @@ ENDINGS = {error.status: error for error in (DivergedError, GateStuckError, OutO
 
 
 def train(
-    path: Path, overrides: Sequence[str], resume: bool, workers: int, log_wandb: bool
+    path: Path,
+    overrides: Sequence[str],
+    resume: bool,
+    log_wandb: bool,
+    workers: int = 1,
+    ray: FoundRay | None = None,
 ) -> None:
-    """Train one encoder to its end.
+    """Train one encoder to its end, here or by ``workers`` on ``ray``.
 
     Raises UserError for input that cannot be used, before anything is created, and
     TrialEndedError if the training ends before its time.
@@ -67,7 +72,8 @@ def train(
         _check_new(out)
     if workers < 1:
         raise UserError(f"--workers is {workers}, but must be at least 1")
-    ray = _find_ray() if workers > 1 else None
+    if ray is not None and ray.remark:
+        print(ray.remark)
     print(f"[1/5] Configuration and data: {len(data.tools)} tools, {len(data.rows)} rows")
     for remark in describe_split(config.data, data):
         print(f"      {remark}")
@@ -185,15 +191,6 @@ def _reports_here(pretraining: Pretraining, out: Path) -> Iterator[EpochReport]:
             save_checkpoint(out, run, pretraining.history)
             prune(out, KEEP_CHECKPOINTS, best_checkpoint(out))
             yield report
-
-
-def _find_ray() -> FoundRay:
-    from tuning.execution.finding_ray import find_ray
-
-    found = find_ray()
-    if found.remark:
-        print(found.remark)
-    return found
 
 
 def _reports_of_workers(

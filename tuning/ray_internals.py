@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -70,7 +71,18 @@ def resolve_address(address: str) -> str:
     Raises ValueError for another form, ConnectionError where `auto` finds none.
     """
     find_gcs_addresses.cache_clear()  # as ``ray.init`` does
-    return str(canonicalize_bootstrap_address(address))
+    with _silent(logging.getLogger(canonicalize_bootstrap_address.__module__)):
+        return str(canonicalize_bootstrap_address(address))
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    """What it has to say ``ray.init`` says again."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def token_is_found() -> bool:
@@ -99,9 +111,13 @@ def ask_cluster(address: str, send_token: bool, seconds: float) -> Answer:
     from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
     loader = AuthenticationTokenLoader.instance()
-    by_hand = send_token and not is_token_auth_enabled()  # else the channel does
-    token = loader.get_token_for_http_header() if by_hand else {}
-    with closing(init_grpc_channel(address)) as channel:
+    enabled = is_token_auth_enabled()  # then Ray's channel sends the token, and demands that one is
+    token = {}
+    if send_token and not enabled and loader.has_token(ignore_auth_mode=True):  # which loads it
+        token = loader.get_token_for_http_header()
+    plain = enabled and not token_is_found()
+    make_channel = grpc.insecure_channel if plain else init_grpc_channel
+    with closing(make_channel(address)) as channel:
         head = NodeInfoGcsServiceStub(channel)
         options = {"timeout": seconds, "metadata": tuple(token.items())}
         try:

@@ -69,7 +69,7 @@ def find_ray() -> FoundRay:
     if given and given != OWN:
         told = f"`{ADDRESS}` is `{given}`"
         if problem := _problem(given, told, mode, by_itself=given == ANY):
-            raise RayStartError(f"{told}, {problem}, {INSTEAD}")
+            raise RayStartError(f"{told}, {problem}; correct it, {INSTEAD}")
         return FoundRay(None if given == ANY else given)
     file = address_file()
     if given == OWN or not os.path.lexists(file):
@@ -122,7 +122,7 @@ def _problem(given: str, told: str, mode: str, *, by_itself: bool) -> str:
     refused = answer.status == "UNAUTHENTICATED"
     if refused or (mode == "token" and not found and answer.status == "OK"):
         raise RayStartError(f"{told}, {_wanted_token(mode, found, by_itself)}, {INSTEAD}")
-    return _silence(answer, given)
+    return _silence(answer, address)
 
 
 def _has_token() -> bool:
@@ -147,18 +147,18 @@ def _answer(address: str, send_token: bool) -> Answer:
         time.sleep(NODE_PAUSE)
 
 
-def _silence(answer: Answer, given: str) -> str:
+def _silence(answer: Answer, address: str) -> str:
     """What is wrong with an answer that asks for no token; empty where nothing is."""
     match answer.status:
         case "OK" if answer.nodes_here:
             return ""
         case "OK":
-            return f"which has no node here: add this machine (`ray start --address {given}`)"
+            return f"which has no node here: add this machine (`ray start --address {address}`)"
         case "DEADLINE_EXCEEDED":
-            return f"but nothing answers there within {ASK_SECONDS:g} s: start that Ray"
+            return f"but nothing answers at {address} within {ASK_SECONDS:g} s"
         case "UNAVAILABLE":
-            return f"but no Ray answers there ({_reason(answer.details)}): start that Ray"
-    return f"but what answers there is no Ray's head ({answer.status}: {answer.details})"
+            return f"but no Ray answers at {address} ({_reason(answer.details)})"
+    return f"but what answers at {address} is no Ray's head ({answer.status}: {answer.details})"
 
 
 def _reason(details: str) -> str:
@@ -169,7 +169,7 @@ def _reason(details: str) -> str:
 
 
 def _wanted_token(mode: str, found: bool, by_itself: bool) -> str:
-    where = f"{TOKEN_FILE} ({TOKEN_PATH} names another file)"
+    where = f"{TOKEN_FILE} or the file that {TOKEN_PATH} names"
     if mode != "token" and not (found and by_itself):
         have = "" if found else f", with the token of its head in {where}"
         return f"which asks for a token: `export {MODE}=token`{have}"

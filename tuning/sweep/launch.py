@@ -51,6 +51,7 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
     directory = sweep.directory
     found = find_ray()
     data = sweep.config.train.data
+    made = [folder for folder in directory.parents if not folder.exists()]
     create_directory(sweep)
     with locked(directory):
         config = read_config(directory)
@@ -66,6 +67,9 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
         except UserError:
             if not record.trials:  # nothing was made that could be resumed
                 shutil.rmtree(directory, ignore_errors=True)
+                for folder in made:
+                    with contextlib.suppress(OSError):  # another's sweep lies there by now
+                        folder.rmdir()
             raise
 
 
