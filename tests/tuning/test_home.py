@@ -127,7 +127,8 @@ with identified():
     from tuning.execution.cluster import ray_cluster
     from tuning.execution.finding_ray import find_ray
     with ray_cluster(find_ray(), Path("ray.log")) as cluster:
-        print(cluster.slots, cluster.joined)
+        pass
+    print(cluster.slots, cluster.joined)
 """
 
 

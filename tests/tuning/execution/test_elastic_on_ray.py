@@ -50,7 +50,7 @@ def refusal(workplace: Path, **changed: str) -> str:
     values = {k: v for k, v in {**os.environ, **changed}.items() if v or k not in changed}
     command = [sys.executable, str(RUN_TUNE), *LAUNCH, "refused"]
     done = subprocess.run(
-        command, cwd=workplace, env=values, capture_output=True, text=True, timeout=60
+        command, cwd=workplace, env=values, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2, done.stdout + done.stderr
     assert not (workplace / "sweeps").exists()
