@@ -19,7 +19,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from search_spaces.schema import SCALARS, Choice, Range, Scalar, SearchSpace
-from trainables.config import DEFAULT_CONFIG, PathText, PretrainConfig
+from trainables.config import (
+    DEFAULT_CONFIG,
+    MOST_SOFT_TOKENS,
+    PathText,
+    PretrainConfig,
+    PromptConfig,
+    SoftTokens,
+)
 from trainables.metrics import OBJECTIVES
 from tuning.config.sweep import (
     DEFAULT_SPACE,
@@ -44,6 +51,8 @@ WORDS: dict[Any, str] = {
     Count: "`auto` or a whole number, 1 to 1000000",
     Duration: "a time: `45s`, `90m`, `12h`, `2d`",
     PathText: "a path or a name",
+    PromptConfig: "`{before: ..., after: ...}`, texts or lists of token ids",
+    SoftTokens: f"`auto` or a whole number, 1 to {MOST_SOFT_TOKENS}",
     Scalar: SCALARS,
     get_type_hints(Choice, include_extras=True)["choices"]: "`auto` or a list of values",
     list[dict[str, Any]]: "a list of mappings",

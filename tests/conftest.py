@@ -128,6 +128,8 @@ def make_config(llm_dir: Path, data_dir: Path, tmp_path: Path) -> ConfigMaker:
                 "llm_model": str(llm_dir),
                 "cache_dir": str(tmp_path / "hub"),
                 "num_attention_heads": 4,
+                "num_soft_tokens": 1,
+                "prompt": None,
             },
             "data": {
                 "tool_registry": str(data_dir / "tools.json"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from trainables.names import visible
 from trainables.retired_keys import refuse_retired_keys
@@ -25,8 +25,13 @@ SHIPPED_DATA = {
 }
 
 # Keys that are newer than some files of runs, with what was done before there was a choice.
-BEFORE_THE_KEY = {"data": {"split": "rows"}}
+BEFORE_THE_KEY: dict[str, dict[str, Any]] = {
+    "model": {"prompt": None, "num_soft_tokens": 1},
+    "data": {"split": "rows"},
+}
 
+SOFT_TOKENS = 8  # of an LLM that was not made for one
+MOST_SOFT_TOKENS = 64
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 NUMERIC = (int, float, int | None, float | None)
 
@@ -67,6 +72,27 @@ def _usable_path(value: str) -> str:
 PathText = Annotated[str, AfterValidator(_usable_path)]
 
 
+TokenIds = list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]]
+
+
+class PromptConfig(Section):
+    """The text around the soft tokens, or the ids of its tokens."""
+
+    before: str | TokenIds = Field("", description="What the LLM reads before the soft tokens.")
+    after: str | TokenIds = Field("", description="Between the soft tokens and the text.")
+
+
+def _number_of_soft_tokens(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and 1 <= value <= MOST_SOFT_TOKENS):
+        return value
+    raise ValueError(
+        f"{shown(value)}, but must be `auto` or a whole number from 1 to {MOST_SOFT_TOKENS}"
+    )
+
+
+SoftTokens = Annotated[int | Literal["auto"], PlainValidator(_number_of_soft_tokens)]
+
+
 class ModelConfig(Section):
     llm_model: PathText = Field(
         EMBEDDED,
@@ -74,6 +100,17 @@ class ModelConfig(Section):
     )
     architecture: Literal["gated_fusion", "embedding_attention"] = Field(
         "gated_fusion", description="The gated encoder, or the earlier one without a gate."
+    )
+    prompt: Literal["auto"] | PromptConfig | None = Field(
+        "auto",
+        description="What stands around the soft tokens: `{before: TEXT, after: TEXT}`, or null "
+        "for nothing. auto: the LLM's chat template, or its first token; nothing for the embedded "
+        "LLM.",
+    )
+    num_soft_tokens: SoftTokens = Field(
+        "auto",
+        description="Vectors that the encoder puts in the place of tokens; auto: 1 for the "
+        f"embedded LLM, else {SOFT_TOKENS}.",
     )
     d_resource: int | None = Field(
         None, ge=1, le=65536, description="Width of the resource tokens; null: the LLM's D."
@@ -101,6 +138,30 @@ class ModelConfig(Section):
                 "embedding_attention`, whose resource stream has the LLM's hidden size"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_soft_token_of_the_earlier_encoder(self) -> ModelConfig:
+        if self.architecture == "embedding_attention" and self.num_soft_tokens not in ("auto", 1):
+            raise ValueError(
+                f"`num_soft_tokens` is {self.num_soft_tokens}, but must be 1 or auto with "
+                "`architecture: embedding_attention`, which has one"
+            )
+        return self
+
+    @property
+    def soft_tokens(self) -> int:
+        """S, where ``auto`` stands as well."""
+        if self.num_soft_tokens != "auto":
+            return self.num_soft_tokens
+        one = self.llm_model == EMBEDDED or self.architecture == "embedding_attention"
+        return 1 if one else SOFT_TOKENS
+
+    @property
+    def settled(self) -> ModelConfig:
+        """With what ``auto`` means for this LLM, as far as that is known without its tokenizer."""
+        prompt = None if self.prompt == "auto" and self.llm_model == EMBEDDED else self.prompt
+        changed = {"num_soft_tokens": self.soft_tokens, "prompt": prompt}
+        return self.model_copy(update=changed)
 
 
 class DataConfig(Section):
@@ -131,6 +192,13 @@ class TrainingConfig(Section):
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     gate_lr_multiplier: float = Field(
         10.0, ge=0, le=1000, description="The gate's learning rate is this times learning_rate."
+    )
+    residual_lr_multiplier: float = Field(
+        300.0,
+        ge=0,
+        le=1000,
+        description="The learning rate of what each of several soft tokens adds for itself is this "
+        "times learning_rate.",
     )
     weight_decay: float = Field(
         0.01, ge=0, le=1, description="Weight decay of AdamW; never on the gate."
@@ -197,7 +265,7 @@ def parse_config(mapping: Mapping[str, Any], *, source: str, base: Path) -> Pret
     data = {key: resolve_data(key, getattr(config.data, key), base) for key in SHIPPED_DATA}
     return config.model_copy(
         update={
-            "model": config.model.model_copy(update=model),
+            "model": config.model.model_copy(update=model).settled,
             "data": config.data.model_copy(update=data),
         }
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.config import PretrainConfig
+from trainables.config import ModelConfig, PretrainConfig, PromptConfig
 from trainables.data.templates import TEMPLATES, describe
 from trainables.inputs.checked_data import CheckedData, describe_split
 from trainables.llm.location import (
@@ -26,6 +26,7 @@ from tuning.terminal import duration
 
 BYTES_PER_PARAMETER = 2  # of an LLM whose shape is not known, in its files
 LARGE_LLM = 1e8  # parameters; from here on a GPU is worth naming where there is none
+AFTER = 6  # tokens with which a chat template begins the answer
 GIB = 2**30
 CHECKPOINT_COPIES = 3  # weights and AdamW's two moments
 
@@ -58,13 +59,16 @@ def estimate_cost(config: SweepConfig, data: CheckedData) -> Cost:
         len(describe(data.tools[row.tool_index].name, row.resources, i % len(TEMPLATES)))
         for i, row in enumerate(data.rows)
     ]
-    tokens = float(np.mean(texts)) / CHARACTERS_PER_TOKEN
+    around = _tokens_around(train.model)
+    tokens = float(np.mean(texts)) / CHARACTERS_PER_TOKEN + around
     epochs = _expected_epochs(config)
     passed = tokens * epochs * (2 * len(data.train_rows) + len(data.val_rows))
     parameters = float(shape.parameters) if shape else _parameters_by_files(directory)
     flops = 2 * parameters * passed if parameters else None
     width = size or 0
-    encoder = 4 * width**2 + RESOURCE_HIDDEN_SIZE * (NUM_FEATURES + width)
+    soft_tokens = train.model.soft_tokens
+    projections = soft_tokens if soft_tokens > 1 else 0
+    encoder = (4 + projections) * width**2 + RESOURCE_HIDDEN_SIZE * (NUM_FEATURES + width)
     return Cost(
         train_rows=len(data.train_rows),
         tools=len(data.tools),
@@ -75,6 +79,13 @@ def estimate_cost(config: SweepConfig, data: CheckedData) -> Cost:
         flops=shape.forward_flops(passed, tokens) if shape else flops,
         disk_bytes=4.0 * encoder * CHECKPOINT_COPIES * 2 * config.num_trials,
     )
+
+
+def _tokens_around(model: ModelConfig) -> int:
+    """What a row has beside its text; what stands before the soft tokens is read but once."""
+    prompt = model.settled.prompt
+    after = len(prompt.after) if isinstance(prompt, PromptConfig) else AFTER if prompt else 0
+    return model.soft_tokens - 1 + after
 
 
 def _expected_epochs(config: SweepConfig) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -18,7 +19,7 @@ from trainables.files import check_writable, new_directory
 from trainables.inputs.cache import unread_prompts
 from trainables.inputs.checked_data import describe_split
 from trainables.inputs.find_or_prepare import FROM_CACHE, find_or_prepare
-from trainables.inputs.preparing import say_tools
+from trainables.inputs.preparing import check_length, say_tools
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM, free_device_memory, select_device
 from trainables.llm.location import check_heads
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # it loads Ray, which one worker does without
 
 KEEP_CHECKPOINTS = 2  # beside the best: the one before is used where the last one is damaged
 FIGURES_SECONDS = 0.5
+BEGUN_WITH = (("data", "split"), ("model", "prompt"), ("model", "num_soft_tokens"))
 ENDINGS = {error.status: error for error in (DivergedError, GateStuckError, OutOfMemoryError)}
 
 
@@ -66,7 +68,7 @@ def train(
     config = load_config(path, overrides)
     out = Path(config.logging.output_dir)
     starting_point = newest_whole(out) if resume else None
-    config = _with_split_of(starting_point, config)
+    config = _as_it_began(starting_point, config)
     data = check_train(config)
     if starting_point is None:
         _check_new(out)
@@ -86,13 +88,14 @@ def train(
     llm = load_probed_llm(config, device)
     check_heads(config.model.num_attention_heads, llm.hidden_size, "`model.num_attention_heads`")
     inputs, origin = find_or_prepare(config, on_gpu, llm=llm, say=print)
+    check_length(inputs, config.model.soft_tokens, llm.max_tokens)
     if origin == FROM_CACHE:
         say_tools(inputs.tool_names, "cache", print)
     pretraining = Pretraining(config, DeviceInputs(inputs, device), llm)
     _describe_encoder(pretraining.run, time.perf_counter() - start)
     if late := lateness(config, start, prompts, on_gpu):
         print(f"      {late.id}: {late.text}")
-    _describe_texts(inputs)
+    _describe_texts(inputs, config.model.soft_tokens)
     _describe_optimisation(pretraining.run, llm, workers)
     if starting_point is not None:
         pretraining.resume(starting_point)
@@ -123,16 +126,23 @@ def _check_new(out: Path) -> None:
     check_writable(out, "--output_dir")
 
 
-def _with_split_of(starting_point: Path | None, config: PretrainConfig) -> PretrainConfig:
-    """A training that goes on holds out the rows that it has held out before."""
+def _as_it_began(starting_point: Path | None, config: PretrainConfig) -> PretrainConfig:
+    """A training that goes on keeps what decides its rows and the place of its soft tokens."""
     if starting_point is None:
         return config
-    split = as_begun(read_meta(starting_point)["config"])["data"]["split"]
-    if split == config.data.split:
-        return config
-    print(f"`data.split` stays `{split}`, with which the training began")
-    data = config.data.model_copy(update={"split": split})
-    return config.model_copy(update={"data": data})
+    begun = PretrainConfig.model_validate(as_begun(read_meta(starting_point)["config"]))
+    for section, key in BEGUN_WITH:
+        before, now = (getattr(getattr(c, section), key) for c in (begun, config))
+        if before == now:
+            continue
+        # Nothing was chosen where the configuration has `auto`.
+        if (section, key) != ("model", "prompt") or now != "auto":
+            value = begun.model_dump()[section][key]
+            said = value if isinstance(value, str) else json.dumps(value)
+            print(f"`{section}.{key}` stays `{said}`, with which the training began")
+        part = getattr(config, section).model_copy(update={key: before})
+        config = config.model_copy(update={section: part})
+    return config
 
 
 def _describe_encoder(run: Run, seconds: float) -> None:
@@ -147,12 +157,16 @@ def _describe_encoder(run: Run, seconds: float) -> None:
     print(f"      ready after {seconds:.1f} s")
 
 
-def _describe_texts(inputs: SharedInputs) -> None:
+def _describe_texts(inputs: SharedInputs, soft_tokens: int) -> None:
     templates, longest = inputs.token_ids.shape[1:]
     print(
         f"[3/5] Target texts: {len(inputs.train_rows)} for training, {len(inputs.val_rows)} held "
         f"out, {templates} templates, at most {longest} tokens"
     )
+    before, after = len(inputs.prompt.before), len(inputs.prompt.after)
+    tokens = "1 soft token" if soft_tokens == 1 else f"{soft_tokens} soft tokens"
+    around = f", between {before} and {after} tokens of `model.prompt`" if before + after else ""
+    print(f"      after {tokens}{around}")
 
 
 def _describe_optimisation(run: Run, llm: FrozenLLM, workers: int) -> None:

@@ -61,11 +61,13 @@ def with_copies(make_config: ConfigMaker, tmp_path: Path, split: str) -> list[st
 
 def as_earlier_releases_wrote_it(checkpoint: Path) -> None:
     meta = json.loads((checkpoint / META_FILE).read_text())
-    del meta["config"]["data"]["split"]
+    for section, key in NEWER:
+        del meta["config"][section][key]
     meta["checksum"] = meta_checksum(meta)
     (checkpoint / META_FILE).write_text(json.dumps(meta))
 
 
+NEWER = (("data", "split"), ("model", "prompt"), ("model", "num_soft_tokens"))
 HELD_OUT = re.compile(r"Target texts: (\d+) for training, (\d+) held out")
 LAST = re.compile(r"^Epoch 3/3 .* Val Loss: (\S+)", re.MULTILINE)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -29,7 +31,7 @@ from trainables.llm.location import llm_fingerprint, local_directory
 from trainables.llm.precision import Precision, llm_precision
 from trainables.models.features import FeatureStatistics
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # As torch writes them: the names of files depend on it.
 DTYPES: dict[Precision, str] = {"bf16": "torch.bfloat16", "fp32": "torch.float32"}
 ARRAYS = tuple(f.name for f in fields(SharedInputs) if "Array" in f.type or "NDArray" in f.type)
@@ -50,6 +52,7 @@ def prepared_path(config: PretrainConfig, on_gpu: bool) -> Path | None:
         data.validation_fraction,
         data.split_seed,
         data.split,
+        config.model.model_dump()["prompt"],
         file_digest(Path(templates.__file__)),
     ]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
@@ -88,6 +91,20 @@ def save_prepared(inputs: SharedInputs, path: Path) -> None:
     arrays = {name: np.ascontiguousarray(getattr(inputs, name)) for name in ARRAYS}
     metadata = {"rest": json.dumps(rest)}
     keep_if_possible(path, lambda aside: save_file(arrays, aside, metadata=metadata))
+
+
+def keep_link(path: Path, other: Path) -> None:
+    """The same inputs under another question that has this answer; a copy where no link can be."""
+    if not path.is_file():
+        return
+
+    def link(aside: Path) -> None:
+        try:
+            os.link(path, aside)
+        except OSError:
+            shutil.copyfile(path, aside)
+
+    keep_if_possible(other, link)
 
 
 def embeddings_path(config: PretrainConfig, dtype: str, prompts: Sequence[str]) -> Path | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from trainables.config import PretrainConfig
-from trainables.inputs.cache import load_prepared, prepared_path, save_prepared
+from trainables.inputs.cache import keep_link, load_prepared, prepared_path, save_prepared
 from trainables.inputs.checked_data import read_data
 from trainables.inputs.preparing import Say, embed_tools, prepare_inputs
 from trainables.inputs.shared_inputs import SharedInputs
@@ -53,7 +53,16 @@ def find_or_prepare(
         inputs = _prepare(config, llm, say, interrupt)
     if path := path or prepared_path(config, on_gpu):  # an LLM of the hub may only now be here
         save_prepared(inputs, path)
+        settled = prepared_path(with_prompt(config, inputs), on_gpu)
+        if settled and settled != path:  # what goes on asks for the tokens that were found
+            keep_link(path, settled)
     return inputs, PREPARED
+
+
+def with_prompt(config: PretrainConfig, inputs: SharedInputs) -> PretrainConfig:
+    """With the tokens around the soft tokens in the place of what they were made from."""
+    model = config.model.model_copy(update={"prompt": inputs.prompt.as_config})
+    return config.model_copy(update={"model": model})
 
 
 def _prepare_with_own_llm(
@@ -77,4 +86,4 @@ def _prepare(
     data = read_data(config)
     embeddings = embed_tools(llm, config, data.tools, say, interrupt)
     interrupt()
-    return prepare_inputs(llm, data, embeddings)
+    return prepare_inputs(llm, data, embeddings, config.model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from trainables.config import PretrainConfig
+from trainables.config import ModelConfig, PretrainConfig
 from trainables.data.registry import Tool
 from trainables.errors import DataError
 from trainables.inputs.cache import embeddings_path, load_embeddings, save_embeddings
@@ -18,6 +18,7 @@ from trainables.inputs.shared_inputs import SharedInputs, make_shared_inputs
 if TYPE_CHECKING:  # who finds everything in the cache does without torch
     from trainables.llm.frozen import FrozenLLM
 
+EMBEDDED_MODEL = ModelConfig()
 Say = Callable[[str], None]
 Source = Literal["cache", "LLM"]
 
@@ -54,7 +55,10 @@ def say_tools(names: Sequence[str], source: Source, say: Say) -> None:
 
 
 def prepare_inputs(
-    llm: FrozenLLM, data: CheckedData, tool_embeddings: npt.NDArray[np.float32] | None = None
+    llm: FrozenLLM,
+    data: CheckedData,
+    tool_embeddings: npt.NDArray[np.float32] | None = None,
+    model: ModelConfig = EMBEDDED_MODEL,
 ) -> SharedInputs:
     """Tokenise the target texts and put everything that trials share together.
 
@@ -63,15 +67,15 @@ def prepare_inputs(
     if tool_embeddings is None:
         tool_embeddings = llm.last_token_states([tool.prompt for tool in data.tools]).numpy()
     names = llm.mean_input_embeddings([tool.name for tool in data.tools]).numpy()
-    return _with_texts(llm, data, tool_embeddings, names)
+    return _with_texts(llm, data, tool_embeddings, names, model)
 
 
-def check_texts(llm: FrozenLLM, data: CheckedData) -> None:
+def check_texts(llm: FrozenLLM, data: CheckedData, model: ModelConfig = EMBEDDED_MODEL) -> None:
     """Raises DataError or LLMError for what ``prepare_inputs`` could not read; computes nothing."""
     llm.prompt_ids([tool.prompt for tool in data.tools])
     llm.token_ids([tool.name for tool in data.tools], special=False)
     nothing = np.zeros((len(data.tools), 1), dtype=np.float32)
-    _with_texts(llm, data, nothing, nothing)
+    _with_texts(llm, data, nothing, nothing, model)
 
 
 def _with_texts(
@@ -79,7 +83,11 @@ def _with_texts(
     data: CheckedData,
     tool_embeddings: npt.NDArray[np.float32],
     names: npt.NDArray[np.float32],
+    model: ModelConfig,
 ) -> SharedInputs:
+    from trainables.llm.place.prompt_text import make_prompt
+
+    prompt = make_prompt(model.settled.prompt, llm.tokenizer, llm.vocabulary)
     end = llm.tokenizer.eos_token_id
 
     def encode(texts: list[str]) -> list[list[int]]:
@@ -87,12 +95,32 @@ def _with_texts(
         return encoded if end is None else [[*ids, int(end)] for ids in encoded]
 
     inputs = make_shared_inputs(
-        data.tools, data.rows, tool_embeddings, names, encode, data.train_rows, data.val_rows
+        data.tools,
+        data.rows,
+        tool_embeddings,
+        names,
+        encode,
+        data.train_rows,
+        data.val_rows,
+        prompt,
     )
-    longest = inputs.token_ids.shape[2]
-    if longest > llm.max_tokens:
-        raise DataError(
-            f"the longest target text has {longest} tokens, but the LLM reads at most "
-            f"{llm.max_tokens}; shorten the tools' names"
-        )
+    check_length(inputs, model.soft_tokens, llm.max_tokens)
     return inputs
+
+
+def check_length(inputs: SharedInputs, soft_tokens: int, most: int) -> None:
+    """Raises DataError where prompt, soft tokens and the longest text are more than is read."""
+    longest, prompt = inputs.token_ids.shape[2], len(inputs.prompt)
+    # The last token of a text is predicted, not read.
+    if prompt + soft_tokens + longest - 1 <= most:
+        return
+    if not prompt and soft_tokens == 1:
+        raise DataError(
+            f"the longest target text has {longest} tokens, but the LLM reads at most {most}; "
+            "shorten the tools' names"
+        )
+    raise DataError(
+        f"the longest target text has {longest} tokens, after {prompt} of `model.prompt` and "
+        f"{soft_tokens} soft tokens, but the LLM reads at most {most}; shorten the prompt, lower "
+        "`model.num_soft_tokens`, or shorten the tools' names"
+    )

@@ -175,7 +175,7 @@ def try_out(config: PretrainConfig, whole: bool) -> None:
             return
         llm = copy
         probe(llm, config.model)
-    check_texts(llm, data)
+    check_texts(llm, data, config.model)
 
 
 def main() -> None:

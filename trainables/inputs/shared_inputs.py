@@ -11,6 +11,7 @@ import numpy.typing as npt
 from trainables.data.profiling import Row, raw_feature_matrix
 from trainables.data.registry import Tool
 from trainables.data.templates import TEMPLATES, describe, format_resources
+from trainables.llm.place.prompt import NO_PROMPT, Prompt
 from trainables.models.features import RESOURCES, FeatureStatistics
 
 IntArray = npt.NDArray[np.int64]
@@ -32,12 +33,18 @@ class SharedInputs:
     token_counts: npt.NDArray[np.int32]  # [N, K]
     train_rows: IntArray
     val_rows: IntArray
+    prompt_before: IntArray  # token ids before the soft tokens of every row
+    prompt_after: IntArray  # and those between them and the text
     written_figures: tuple[tuple[str, ...], ...]  # of the validation rows, as the texts say them
     statistics: FeatureStatistics
 
     @property
     def hidden_size(self) -> int:
         return int(self.tool_embeddings.shape[1])
+
+    @property
+    def prompt(self) -> Prompt:
+        return Prompt(tuple(self.prompt_before.tolist()), tuple(self.prompt_after.tolist()))
 
 
 Encode = Callable[[list[str]], list[list[int]]]
@@ -51,6 +58,7 @@ def make_shared_inputs(
     encode: Encode,
     train_rows: IntArray,
     val_rows: IntArray,
+    prompt: Prompt = NO_PROMPT,
 ) -> SharedInputs:
     """Tokenise every row in every template, standardise the features.
 
@@ -80,6 +88,8 @@ def make_shared_inputs(
         token_counts=np.array([len(s) for s in ids], dtype=np.int32).reshape(shape),
         train_rows=train_rows,
         val_rows=val_rows,
+        prompt_before=np.array(prompt.before, dtype=np.int64),
+        prompt_after=np.array(prompt.after, dtype=np.int64),
         written_figures=tuple(tuple(w[name] for name in RESOURCES) for w in written),
         statistics=statistics,
     )

@@ -43,7 +43,7 @@ class Decoder:
 
     @torch.no_grad()
     def continuations(self, soft: Tensor, max_new_tokens: int) -> Tensor:
-        """Soft tokens [B, D] -> ids [B, at most so many], with padding behind a text's end."""
+        """Inputs [B, P, D] -> ids [B, at most so many], with padding behind a text's end."""
         way = self._generate if self._generates else self._generate_plainly
         return way(soft.to(self._table), max_new_tokens)
 
@@ -54,7 +54,8 @@ class Decoder:
         Some families' takes no embeddings, or loses count of positions or rows. Found out on two
         short texts, by the choices and not by what rounding changes.
         """
-        soft = torch.randn(2, self._table.shape[1], generator=torch.Generator().manual_seed(0))
+        shape = (2, 1, self._table.shape[1])
+        soft = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         soft = soft.to(self._table)
         try:
             written = self._generate(soft, WRITTEN)
@@ -62,7 +63,7 @@ class Decoder:
             raise
         except Exception:  # noqa: BLE001 - then the definition decodes
             return False
-        inputs = torch.cat([soft.unsqueeze(1), self._embed(written[:, :-1])], dim=1)
+        inputs = torch.cat([soft, self._embed(written[:, :-1])], dim=1)
         logits = self._model(inputs_embeds=inputs, use_cache=False).logits.float()
         behind = logits.amax(dim=-1) - logits.gather(2, written.unsqueeze(2)).squeeze(2)
         ended = torch.isin(written, self._end).cumsum(dim=1)
@@ -80,8 +81,8 @@ class Decoder:
         )
         with quiet():
             return self._model.generate(
-                inputs_embeds=soft.unsqueeze(1).clone(),
-                attention_mask=torch.ones(len(soft), 1, dtype=torch.long, device=soft.device),
+                inputs_embeds=soft.clone(),
+                attention_mask=torch.ones(soft.shape[:2], dtype=torch.long, device=soft.device),
                 generation_config=settings,
             )
 
@@ -89,7 +90,7 @@ class Decoder:
         """The definition: a whole pass for each token."""
         over = torch.zeros(len(soft), dtype=torch.bool, device=soft.device)
         written = torch.empty(len(soft), 0, dtype=torch.long, device=soft.device)
-        inputs = soft.unsqueeze(1)
+        inputs = soft
         while written.shape[1] < max_new_tokens and not over.all():
             # A copy, because some models scale what they are given in its place.
             logits = self._model(inputs_embeds=inputs.clone(), use_cache=False).logits[:, -1]

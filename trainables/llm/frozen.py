@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     masking_utils,
@@ -29,12 +30,16 @@ from trainables.llm.loading import (
     source_of,
     without_habits,
 )
+from trainables.llm.place.prefix import Prefix
+from trainables.llm.place.prompt import NO_PROMPT, Prompt
+from trainables.llm.place.sequences import Rows, Sequences, assemble, several
 from trainables.llm.precision import llm_precision
 from trainables.llm.tokens import check_encoded, encode, ready_tokenizer
 from trainables.models.semantic_encoder import last_token_state
 
 PROMPTS_PER_PASS = 128  # bounds the memory of a registry with thousands of tools
 # What two computations of the same may differ by, as a share of what they tell apart.
+SAME_PREFIX = 1e-5  # of the largest, in float32
 ROUNDING = {torch.float32: 3e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -89,6 +94,7 @@ class FrozenLLM:
         self.model = model.eval().requires_grad_(False)
         self.source = source
         self._tokenizer_options = tokenizer_options
+        self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
         self.body = _body(model)
         self.head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
         self.embed_tokens: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
@@ -179,43 +185,115 @@ class FrozenLLM:
         vectors = [self.embed_tokens(torch.tensor(i, device=self.device)) for i in ids]
         return torch.stack([vector.float().mean(dim=0).cpu() for vector in vectors])
 
-    def token_losses(self, soft_tokens: Tensor, token_ids: Tensor, counts: Tensor) -> Tensor:
-        """Cross-entropy of every real target token after its soft token.
+    def token_losses(
+        self, soft_tokens: Tensor, token_ids: Tensor, counts: Tensor, prompt: Prompt = NO_PROMPT
+    ) -> Tensor:
+        """Cross-entropy of every real target token after its soft tokens.
 
-        soft_tokens [B, D], token_ids [B, L] right-padded, counts [B] real tokens per row, on the
-        CPU -> [sum(counts)] in row order, float32. Padding stands behind every real token, so that
-        the causal mask already hides it.
+        soft_tokens [B, S, D] or [B, D], token_ids [B, L] right-padded, counts [B] real tokens per
+        row, on the CPU -> [sum(counts)] in row order, float32.
         """
-        if not len(counts):  # a worker without a share of a small last batch
-            return soft_tokens.sum().expand(0)
-        length = int(token_ids.shape[1])
-        real = (torch.arange(length) < counts.unsqueeze(1)).flatten().nonzero().squeeze(1)
-        if token_ids.is_cuda:  # only from pinned memory does a copy not wait
-            real = real.pin_memory()
-        real = real.to(token_ids.device, non_blocking=True)
-        targets = token_ids.flatten()[real].long()
-        texts = self.embed_tokens(token_ids[:, :-1])
-        inputs = torch.cat([soft_tokens.to(texts.dtype).unsqueeze(1), texts], dim=1)
+        return self.joint_losses([Rows(soft_tokens, token_ids, counts)], prompt)
+
+    def joint_losses(self, groups: Sequence[Rows], prompt: Prompt = NO_PROMPT) -> Tensor:
+        """As ``token_losses``, of several runs' rows in one pass; their S may differ."""
+        groups = [group for group in groups if len(group.counts)] or list(groups[:1])
+        if not len(groups[0].counts):  # a worker without a share of a small last batch
+            return groups[0].soft.sum().expand(0)
+        prefix = self._prefix(prompt.before)
+        before = () if prefix else prompt.before
+        rows = assemble(groups, self.embed_tokens, before, prompt.after)
+        past = prefix.for_rows(len(rows.inputs)) if prefix else None
+        return self._losses(rows, past)
+
+    def _losses(self, rows: Sequences, past: DynamicCache | None) -> Tensor:
+        given: dict[str, Any] = {"inputs_embeds": rows.inputs, "use_cache": past is not None}
+        if past is not None:
+            given["past_key_values"] = past
         with _one_text_per_row():
             if self._head_is_linear and self.head is not None:
-                hidden = self.body(inputs_embeds=inputs, use_cache=False).last_hidden_state
-                logits = self.head(hidden.flatten(0, 1)[real])
+                hidden = self.body(**given).last_hidden_state
+                logits = self.head(rows.at_places(hidden))
             else:
-                output = self.model(inputs_embeds=inputs, use_cache=False)
-                logits = output.logits.flatten(0, 1)[real]
-        return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+                logits = rows.at_places(self.model(**given).logits)
+        return nn.functional.cross_entropy(logits.float(), rows.targets, reduction="none")
+
+    def remember(self, prompt: Prompt) -> None:
+        """Read what stands before the soft tokens now, not in the first step."""
+        self._prefix(prompt.before)
+
+    def _prefix(self, ids: tuple[int, ...]) -> Prefix | None:
+        """What is remembered of the tokens before the soft tokens; None to read them each time."""
+        if not ids:
+            return None
+        if ids not in self._prefixes:
+            self._prefixes = {ids: self._read_prefix(ids)}  # of one sweep at a time
+        return self._prefixes[ids]
+
+    def _read_prefix(self, ids: tuple[int, ...]) -> Prefix | None:
+        """Only where losses and gradients are those of the whole sequence."""
+        try:
+            prefix = Prefix.read(self.body, torch.tensor(ids, device=self.device))
+            if prefix is None or not self._same_with(prefix, ids):
+                return None
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - a model's own code raises any kind
+            return None
+        return prefix
+
+    def _same_with(self, prefix: Prefix, ids: tuple[int, ...]) -> bool:
+        generator = torch.Generator().manual_seed(0)
+        shape = (2, 3, self.hidden_size)
+        soft = torch.randn(shape, generator=generator).to(self.device)
+        texts = torch.randint(self.vocabulary, (2, 5), generator=generator).to(self.device)
+        group = Rows(soft.requires_grad_(), texts, torch.tensor([5, 3]))
+        found = []
+        for before, past in ((ids, None), ((), prefix.for_rows(2))):
+            with torch.enable_grad():
+                losses = self._losses(assemble([group], self.embed_tokens, before, ()), past)
+                found.append((losses, *torch.autograd.grad(losses.sum(), [group.soft])))
+        tolerance = SAME_PREFIX if self.dtype == torch.float32 else ROUNDING[self.dtype]
+        return all(
+            bool((whole - part).abs().max() <= tolerance * whole.abs().max())
+            for whole, part in zip(*found, strict=True)
+        )
 
     @cached_property
     def _decoder(self) -> Decoder:
         return Decoder(self.model, self.embed_tokens, self.tokenizer, ROUNDING[self.dtype])
 
-    def continuations(self, soft_tokens: Tensor, max_new_tokens: int) -> Tensor:
-        """Greedy continuations of soft tokens [B, D], as ids [B, at most ``max_new_tokens``]."""
-        return self._decoder.continuations(soft_tokens, max_new_tokens)
+    @torch.no_grad()
+    def inputs_embeds(self, soft_tokens: Tensor, prompt: Prompt = NO_PROMPT) -> Tensor:
+        """Soft tokens [B, S, D] or [B, D] between the prompt's parts, as the LLM reads them.
 
-    def write(self, soft_tokens: Tensor, max_new_tokens: int) -> list[str]:
-        """Greedy continuations of soft tokens [B, D], as text."""
-        ids = self.continuations(soft_tokens, max_new_tokens)
+        [B, before + S + after, D] in the LLM's precision: what ``generate`` takes.
+        """
+        soft = several(soft_tokens).to(self.device)
+        parts = [
+            self.embed_tokens(torch.tensor([ids], device=self.device)).expand(len(soft), -1, -1)
+            if ids
+            else None
+            for ids in (prompt.before, prompt.after)
+        ]
+        dtype = next((part.dtype for part in parts if part is not None), self.dtype)
+        whole = [parts[0], soft.to(dtype), parts[1]]
+        return torch.cat([part for part in whole if part is not None], dim=1)
+
+    def continuations(
+        self, soft_tokens: Tensor, max_new_tokens: int, prompt: Prompt = NO_PROMPT
+    ) -> Tensor:
+        """Greedy continuations of soft tokens [B, S, D] or [B, D], after the prompt around them.
+
+        As ids [B, at most ``max_new_tokens``].
+        """
+        return self._decoder.continuations(self.inputs_embeds(soft_tokens, prompt), max_new_tokens)
+
+    def write(
+        self, soft_tokens: Tensor, max_new_tokens: int, prompt: Prompt = NO_PROMPT
+    ) -> list[str]:
+        """As ``continuations``, as text."""
+        ids = self.continuations(soft_tokens, max_new_tokens, prompt)
         return self.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
     @torch.no_grad()

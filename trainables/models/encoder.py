@@ -1,4 +1,4 @@
-"""What every encoder has, whatever its architecture: streams, a soft token, a form on disk."""
+"""What every encoder has, whatever its architecture: streams, soft tokens, a form on disk."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from trainables.names import comparable
 WEIGHTS_FILE = "encoder.safetensors"
 CONFIG_FILE = "encoder.json"
 FORMAT_VERSION = 1
+PROMPT_PARTS = ("before", "after")
 
 
 class Encoder(nn.Module, ABC):
-    """A frozen semantic stream and a resource stream, fused into one soft token.
+    """A frozen semantic stream and a resource stream, fused into S soft tokens.
 
-    ``forward(tool_index [B], standardised features [B, R])`` gives soft tokens [B, D]. ``gate`` is
-    the fusion's scalar gate; an architecture without one has a constant 0 there.
+    ``forward(tool_index [B], standardised features [B, R])`` gives soft tokens [B, S, D], or
+    [B, D] where S is 1. ``gate`` is the fusion's scalar gate; an architecture without one has a
+    constant 0 there. ``prompt`` has the token ids before and after the soft tokens with which the
+    encoder was trained, both empty where nothing stood around them.
     """
 
     architecture: ClassVar[str]
@@ -45,6 +48,7 @@ class Encoder(nn.Module, ABC):
         self.tool_names = tuple(tool_names)
         self.options = options
         self.feature_statistics = feature_statistics
+        self.prompt: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     @property
     @abstractmethod
@@ -54,6 +58,11 @@ class Encoder(nn.Module, ABC):
     @property
     def mirrored(self) -> tuple[Tensor, ...]:
         """The parameters that can change their sign together without changing the function."""
+        return ()
+
+    @property
+    def residuals(self) -> tuple[nn.Parameter, ...]:
+        """What each of several soft tokens adds for itself; it begins at 0."""
         return ()
 
     @property
@@ -76,7 +85,10 @@ class Encoder(nn.Module, ABC):
         return float(self.gate.detach())
 
     def encode(self, tool: str, figures: Mapping[str, Any]) -> Tensor:
-        """The soft token [D] of one tool with its six figures, in evaluation mode."""
+        """The soft tokens [S, D] of one tool with its six figures, in evaluation mode.
+
+        [D] where S is 1.
+        """
         place = self._place_of(tool)
         if self.feature_statistics is None:
             raise ValueError("this encoder carries no feature statistics; pass them when building")
@@ -85,6 +97,21 @@ class Encoder(nn.Module, ABC):
         with torch.no_grad(), evaluating(self):
             index = torch.tensor([place], device=device)
             return self(index, features.to(device))[0]
+
+    @torch.no_grad()
+    def inputs_embeds(self, llm: nn.Module, tool: str, figures: Mapping[str, Any]) -> Tensor:
+        """What ``llm.generate(inputs_embeds=...)`` takes to write about a tool with its figures.
+
+        ``llm`` is the causal LM of transformers that the encoder was trained against. [1, P, D]:
+        the soft tokens of ``encode`` where they stood in training, between the prompt's parts.
+        """
+        embed: nn.Module = llm.get_input_embeddings()  # type: ignore[operator]
+        table: Any = embed.weight
+        soft = self.encode(tool, figures).reshape(1, -1, self.hidden_size).to(table)
+        before, after = (
+            [embed(torch.tensor([ids], device=table.device))] if ids else [] for ids in self.prompt
+        )
+        return torch.cat([*before, soft, *after], dim=1)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Encoder:
@@ -121,6 +148,8 @@ class Encoder(nn.Module, ABC):
             "options": self.options,
             "feature_statistics": statistics.as_dict() if statistics else None,
         }
+        if any(self.prompt):
+            config["prompt"] = dict(zip(PROMPT_PARTS, map(list, self.prompt), strict=True))
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 

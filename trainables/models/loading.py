@@ -10,7 +10,13 @@ from safetensors.torch import load_file
 from trainables.errors import CheckpointError
 from trainables.models.earlier_files import refusal
 from trainables.models.embedding_attention import EmbeddingAttentionEncoder
-from trainables.models.encoder import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Encoder
+from trainables.models.encoder import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    PROMPT_PARTS,
+    WEIGHTS_FILE,
+    Encoder,
+)
 from trainables.models.features import FeatureStatistics
 from trainables.models.resource_encoder import ResourceEncoder
 
@@ -44,6 +50,8 @@ def load_encoder(directory: Path) -> Encoder:
         **config["options"],
     )
     encoder.load_state_dict(weights)
+    before, after = (tuple(config.get("prompt", {}).get(part, ())) for part in PROMPT_PARTS)
+    encoder.prompt = (before, after)
     return encoder.eval()
 
 

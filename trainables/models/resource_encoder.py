@@ -1,4 +1,4 @@
-"""The resource encoder: tool and resource figures in, one soft token for the LLM out."""
+"""The resource encoder: tool and resource figures in, soft tokens for the LLM out."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class ResourceEncoder(Encoder):
 
     ``resource_tokens="features"`` gives the attention seven tokens (the MLP's summary and one per
     figure), ``"summary"`` the summary alone. ``d_resource=None`` means the hidden size D.
+    ``num_soft_tokens`` is S, the outputs of the fusion.
     """
 
     architecture = "gated_fusion"
@@ -55,22 +56,27 @@ class ResourceEncoder(Encoder):
         d_resource: int | None = None,
         resource_tokens: ResourceTokens = "features",
         normalize: bool = True,
+        num_soft_tokens: int = 1,
         feature_statistics: FeatureStatistics | None = None,
     ) -> None:
-        options = {
+        options: dict[str, Any] = {
             "num_attention_heads": num_attention_heads,
             "dropout": dropout,
             "d_resource": d_resource,
             "resource_tokens": resource_tokens,
             "normalize": normalize,
         }
+        if num_soft_tokens > 1:  # as files were before there was the option
+            options["num_soft_tokens"] = num_soft_tokens
         super().__init__(tool_names, options, feature_statistics)
         self.semantic_encoder = SemanticEncoder(tool_names, tool_semantic_embeddings)
         hidden_size = self.semantic_encoder.hidden_size
         width = hidden_size if d_resource is None else d_resource
         self.resource_mlp = ResourceMLP(width, dropout)
         self.feature_tokenizer = FeatureTokenizer(width) if resource_tokens == "features" else None
-        self.fusion = GatedFusion(hidden_size, num_attention_heads, dropout, width, normalize)
+        self.fusion = GatedFusion(
+            hidden_size, num_attention_heads, dropout, width, normalize, num_soft_tokens
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name == "semantic_embedding":
@@ -91,16 +97,19 @@ class ResourceEncoder(Encoder):
     @property
     def mirrored(self) -> tuple[Tensor, ...]:
         """(alpha, W_out) and (-alpha, -W_out) are the same function."""
-        projection = self.fusion.cross_attention.out_proj
-        return (self.fusion.gate_alpha, projection.weight, projection.bias)
+        return self.fusion.mirrored
+
+    @property
+    def residuals(self) -> tuple[nn.Parameter, ...]:
+        return (self.fusion.slot_residuals,) if self.fusion.num_outputs > 1 else ()
 
     def resource_tokens(self, features: Tensor) -> Tensor:
-        """features [B, R] -> [B, S, d_resource] with S = 7 (features) or 1 (summary)."""
+        """features [B, R] -> [B, N, d_resource] with N = 7 (features) or 1 (summary)."""
         summary = self.resource_mlp(features).unsqueeze(1)
         if self.feature_tokenizer is None:
             return summary
         return torch.cat([summary, self.feature_tokenizer(features)], dim=1)
 
     def forward(self, tool_index: Tensor, features: Tensor) -> Tensor:
-        """tool_index [B], standardised features [B, R] -> soft tokens [B, D]."""
+        """tool_index [B], standardised features [B, R] -> [B, S, D]; [B, D] of one soft token."""
         return self.fusion(self.semantic_encoder(tool_index), self.resource_tokens(features))

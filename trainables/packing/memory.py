@@ -43,9 +43,9 @@ class Footprint:
     """What a run of any configuration takes on this LLM and data, in bytes."""
 
     def __init__(self, llm: FrozenLLM, inputs: DeviceInputs) -> None:
+        self._llm = llm
         self._inputs = inputs
-        self._longest = int(inputs.token_ids.shape[-1])
-        self._per_token = MARGIN * _activation_bytes_per_token(llm, self._longest)
+        self._per_row: dict[int, float] = {}  # by the number of soft tokens
 
     def state(self, config: PretrainConfig) -> int:
         """What a run holds between its steps: encoder, gradients, optimiser."""
@@ -56,21 +56,27 @@ class Footprint:
 
     def step(self, config: PretrainConfig) -> float:
         """What a step takes on top, if all its texts were the longest."""
-        return config.training.batch_size * self._longest * self._per_token
+        soft_tokens = config.model.soft_tokens
+        if soft_tokens not in self._per_row:
+            measured = _activation_bytes_per_row(self._llm, self._inputs, soft_tokens)
+            self._per_row[soft_tokens] = MARGIN * measured
+        return config.training.batch_size * self._per_row[soft_tokens]
 
 
-def _activation_bytes_per_token(llm: FrozenLLM, length: int) -> float:
-    """What one more token of a batch adds to a step, measured on the LLM.
+def _activation_bytes_per_row(llm: FrozenLLM, inputs: DeviceInputs, soft_tokens: int) -> float:
+    """What one more row of a batch adds to a step, measured on the LLM with the sweep's prompt.
 
     The tensors kept for the backward pass are counted where they are kept, each storage once;
     the difference of two batch sizes leaves out whatever does not grow with the batch.
     """
+    llm.remember(inputs.prompt)  # once, and no part of a step
     # Counted, not read off the allocator: that would also see caches and other runs.
-    small, large = (_saved_bytes(llm, rows, length) for rows in PROBE_ROWS)
-    return (large - small) / ((PROBE_ROWS[1] - PROBE_ROWS[0]) * length)
+    small, large = (_saved_bytes(llm, rows, inputs, soft_tokens) for rows in PROBE_ROWS)
+    return (large - small) / (PROBE_ROWS[1] - PROBE_ROWS[0])
 
 
-def _saved_bytes(llm: FrozenLLM, rows: int, length: int) -> int:
+def _saved_bytes(llm: FrozenLLM, rows: int, inputs: DeviceInputs, soft_tokens: int) -> int:
+    length = int(inputs.token_ids.shape[-1])
     frozen = {p.untyped_storage().data_ptr() for p in llm.model.parameters()}
     saved: dict[int, int] = {}
 
@@ -80,9 +86,10 @@ def _saved_bytes(llm: FrozenLLM, rows: int, length: int) -> int:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    soft = torch.zeros(rows, llm.hidden_size, device=llm.device, requires_grad=True)
+    shape = (rows, soft_tokens, llm.hidden_size)
+    soft = torch.zeros(shape, device=llm.device, requires_grad=True)
     ids = torch.zeros(rows, length, dtype=torch.int32, device=llm.device)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = llm.token_losses(soft, ids, torch.full((rows,), length))
+        losses = llm.token_losses(soft, ids, torch.full((rows,), length), inputs.prompt)
     del losses
     return sum(saved.values())

@@ -46,6 +46,7 @@ class DeviceInputs:
         self.features = _tensor(inputs.features, device)
         self.token_ids = _tensor(inputs.token_ids, device)
         self.token_counts = _tensor(inputs.token_counts, CPU)  # CPU: sizes are needed
+        self.prompt = inputs.prompt
         self.train_rows = _tensor(inputs.train_rows, CPU)
         self.val_rows = _tensor(inputs.val_rows, CPU)
 

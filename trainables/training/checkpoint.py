@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainables.config import PretrainConfig
+from trainables.config import PretrainConfig, as_begun
 from trainables.errors import CheckpointError
 from trainables.files import file_digest, new_directory, system_errors, without_home
 from trainables.models.features import FeatureStatistics
@@ -89,7 +89,7 @@ def load_checkpoint(directory: Path, run: Run, *, inherited: bool = False) -> li
     """
     meta = read_meta(directory)
     if not inherited:
-        _check_same_training(directory, meta["config"], run.config)
+        _check_same_training(directory, as_begun(meta["config"]), run.config)
     weights = load_file(directory / WEIGHTS_FILE)
     _check_same_data(directory, meta, weights, run)
     run.encoder.load_state_dict(weights)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainables.data.templates import parse
 from trainables.llm.frozen import FrozenLLM
+from trainables.llm.place.sequences import several
 from trainables.models.encoder import evaluating
 from trainables.models.features import RESOURCES
 from trainables.training.batches import Batch, DeviceInputs
@@ -27,10 +28,17 @@ def evaluate(run: Run, llm: FrozenLLM) -> tuple[float, float]:
     with torch.no_grad(), evaluating(run.encoder):
         for batch in _validation_batches(run.inputs):
             soft = run.encoder(batch.tool_index, batch.features)
-            losses.append(llm.token_losses(soft, batch.token_ids, batch.counts))
+            prompt = run.inputs.prompt
+            losses.append(llm.token_losses(soft, batch.token_ids, batch.counts, prompt))
             semantic = run.encoder.semantic_embeddings[batch.tool_index]
-            cosines.append(torch.cosine_similarity(soft, semantic, dim=-1))
+            cosines.append(retention(soft, semantic))
     return float(torch.cat(losses).mean()), float(torch.cat(cosines).mean())
+
+
+def retention(soft: Tensor, semantic: Tensor) -> Tensor:
+    """Mean cosine over the soft tokens: [B, S, D] or [B, D] against [B, D] -> [B]."""
+    soft = several(soft)
+    return torch.cosine_similarity(soft, semantic.unsqueeze(1), dim=-1).mean(dim=1)
 
 
 def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
@@ -43,13 +51,15 @@ def field_accuracy(run: Run, llm: FrozenLLM, samples: int) -> float:
     count = min(samples, len(rows))
     places = (torch.arange(count) * len(rows)) // count
     # A few tokens more than the longest text: room for a wrong figure, none for babbling.
-    limit = min(int(run.inputs.source.token_counts.max()) + 4, llm.max_tokens - 1)
+    prompt = run.inputs.prompt
+    read = len(prompt) + run.config.model.soft_tokens
+    limit = min(int(run.inputs.source.token_counts.max()) + 4, llm.max_tokens - read)
     right = 0
     with torch.no_grad(), evaluating(run.encoder):
         for part in places.split(EVALUATION_BATCH):
             chosen = rows[part].to(run.inputs.device)
             soft = run.encoder(run.inputs.tool_index[chosen], run.inputs.features[chosen])
-            for place, text in zip(part.tolist(), llm.write(soft, limit), strict=True):
+            for place, text in zip(part.tolist(), llm.write(soft, limit, prompt), strict=True):
                 said = parse(text) or {}
                 truth = zip(RESOURCES, run.inputs.source.written_figures[place], strict=True)
                 right += sum(said.get(name) == value for name, value in truth)

@@ -13,9 +13,10 @@ SAMPLED_STEPS = 1000  # enough for three digits of a smooth schedule's sum
 
 
 def make_optimizer(encoder: Encoder, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW in three groups: matrices; vectors without decay; the gate, if any, without decay."""
+    """AdamW in groups: matrices; and without decay vectors, the gate, residuals of soft tokens."""
+    apart = {id(p): p for p in (encoder.gate, *encoder.residuals)}
     gate = [p for p in encoder.get_trainable_parameters() if p is encoder.gate]
-    others = [p for p in encoder.get_trainable_parameters() if p is not encoder.gate]
+    others = [p for p in encoder.get_trainable_parameters() if id(p) not in apart]
     # Decay pulls towards 0, which is right for matrices alone: a norm's scale belongs at 1, and the
     # gate has to leave 0.
     groups = [
@@ -23,6 +24,15 @@ def make_optimizer(encoder: Encoder, config: TrainingConfig) -> torch.optim.Adam
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
         {"params": gate, "weight_decay": 0.0, "lr_multiplier": config.gate_lr_multiplier},
     ]
+    if residuals := list(encoder.residuals):
+        # Adam moves every number by about the learning rate; a matrix adds up many such moves.
+        groups.append(
+            {
+                "params": residuals,
+                "weight_decay": 0.0,
+                "lr_multiplier": config.residual_lr_multiplier,
+            }
+        )
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from trainables.config import PretrainConfig
 from trainables.errors import DivergedError
+from trainables.inputs.find_or_prepare import with_prompt
 from trainables.models.embedding_attention import EmbeddingAttentionEncoder
 from trainables.models.encoder import Encoder
 from trainables.models.resource_encoder import ResourceEncoder
@@ -75,13 +76,16 @@ class Run:
     """A training of one encoder, step by step; several may share one LLM."""
 
     def __init__(self, config: PretrainConfig, inputs: DeviceInputs) -> None:
-        self.config = config
+        # What the inputs were made with, so that nobody has to make it again.
+        config = with_prompt(config, inputs.source)
+        self.config = config = config.model_copy(update={"model": config.model.settled})
         self.inputs = inputs
         training = config.training
         # Forked, so that a run's weights do not depend on what was drawn in this process before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(training.seed, "weights"))
             self.encoder = make_encoder(config, inputs).to(inputs.device)
+        self.encoder.prompt = (inputs.prompt.before, inputs.prompt.after)
         self.optimizer = make_optimizer(self.encoder, training)
         self.streams = RandomStreams(training.seed, inputs.device)
         self.steps_per_epoch = math.ceil(len(inputs.train_rows) / training.batch_size)
@@ -139,7 +143,7 @@ class Run:
         return self.inputs.cut(self._cuts[len(self.series)])
 
     def soft_tokens(self, batch: Batch) -> Tensor:
-        """[B, D], with dropout from the run's own stream."""
+        """[B, S, D], or [B, D] of one, with dropout from the run's own stream."""
         with self.streams.dropout():
             return self.encoder(batch.tool_index, batch.features)
 
@@ -216,6 +220,7 @@ def make_encoder(config: PretrainConfig, inputs: DeviceInputs) -> Encoder:
                 d_resource=model.d_resource,
                 resource_tokens=model.resource_tokens,
                 normalize=model.normalize,
+                num_soft_tokens=model.soft_tokens,
                 feature_statistics=source.statistics,
             )
         case "embedding_attention":

@@ -13,6 +13,7 @@ from torch import Tensor
 from trainables.config import TrainingConfig
 from trainables.errors import OutOfMemoryError
 from trainables.llm.frozen import FrozenLLM, free_device_memory
+from trainables.llm.place.sequences import Rows
 from trainables.training.batches import Batch
 from trainables.training.run import Run
 
@@ -34,8 +35,8 @@ ALONE = Shard()
 def train_step(runs: Sequence[Run], llm: FrozenLLM, shard: Shard = ALONE) -> dict[Run, Exception]:
     """One optimiser step of each run; the LLM goes forward and backward once for all.
 
-    K runs' soft tokens are concatenated, [sum of their batch sizes, D]; each run's loss is the
-    mean over its own real target tokens, so that it does not depend on its neighbours.
+    Each run's loss is the mean over its own real target tokens, so that it does not depend on its
+    neighbours. The prompt is that of their shared inputs.
 
     Returns what ended a run, by run; the others have made their step as they would have alone.
     """
@@ -74,13 +75,12 @@ def _backward(
     """The gradients of every run; returns their losses, of this shard's rows alone."""
     soft = [run.soft_tokens(batch) for run, batch in zip(runs, batches, strict=True)]
     parts = [shard.of(len(batch.counts)) for batch in batches]
-    own = list(zip(soft, batches, parts, strict=True))
-    losses = llm.token_losses(
-        torch.cat([s[part] for s, _, part in own]),
-        _stack_texts([b.token_ids[part] for _, b, part in own]),
-        torch.cat([b.counts[part] for _, b, part in own]),
-    )
-    per_run = losses.split([int(b.counts[part].sum()) for _, b, part in own])
+    own = [
+        Rows(tokens[part], batch.token_ids[part], batch.counts[part])
+        for tokens, batch, part in zip(soft, batches, parts, strict=True)
+    ]
+    losses = llm.joint_losses(own, runs[0].inputs.prompt)
+    per_run = losses.split([int(rows.counts.sum()) for rows in own])
     # Divided by the tokens of the whole batch, not of this shard: the sum over the workers then is
     # the mean that one worker would have.
     totals = [int(batch.counts.sum()) for batch in batches]
@@ -109,12 +109,6 @@ def out_of_memory_named(config: TrainingConfig, run: Run | None = None) -> Itera
         yield
     except torch.OutOfMemoryError as error:
         raise named(error, config, run) from None
-
-
-def _stack_texts(texts: Sequence[Tensor]) -> Tensor:
-    """[B_k, L_k] each -> [sum B_k, max L_k], right-padded with 0."""
-    longest = max(t.shape[1] for t in texts)
-    return torch.cat([torch.nn.functional.pad(t, (0, longest - t.shape[1])) for t in texts])
 
 
 def _gradients(run: Run) -> list[Tensor]:

@@ -21,11 +21,13 @@ from trainables.llm.location import check_heads, known_hidden_size
 from trainables.yaml_config import build, set_dotted
 
 HEADS = "model.num_attention_heads"
+SOFT_TOKENS = "model.num_soft_tokens"
 SECTIONS = ("model", "training")
 # What every trial of a sweep must share: the frozen LLM, and what early stopping reckons with.
 SHARED = (
     "model.llm_model",
     "model.cache_dir",
+    "model.prompt",
     "model.trust_remote_code",
     "training.precision",
     "training.num_epochs",
@@ -35,6 +37,7 @@ SHARED = (
 CHANGEABLE = (
     "training.learning_rate",
     "training.gate_lr_multiplier",
+    "training.residual_lr_multiplier",
     "training.weight_decay",
     "training.max_grad_norm",
     "model.dropout",
@@ -43,6 +46,8 @@ CHANGEABLE = (
 # What only the gated architecture reads.
 GATED_ONLY = (
     "training.gate_lr_multiplier",
+    "training.residual_lr_multiplier",
+    "model.num_soft_tokens",
     "model.d_resource",
     "model.resource_tokens",
     "model.normalize",
@@ -144,6 +149,13 @@ def searched_heads(space: SearchSpace, config: PretrainConfig) -> list[int]:
     return heads + default if spec.when else heads
 
 
+def most_soft_tokens(space: SearchSpace, config: PretrainConfig) -> int:
+    """The largest S that a trial may get."""
+    spec = space.root.get(SOFT_TOKENS)
+    searched = [int(value) for value in extremes(spec)] if spec else []
+    return max([config.model.soft_tokens, *searched])
+
+
 def with_params(config: PretrainConfig, params: Mapping[str, Any], where: str) -> PretrainConfig:
     """The configuration of one trial."""
     mapping, known = config.model_dump(), searchable_keys()
@@ -183,7 +195,7 @@ def _listed(spec: NumberRange) -> str:
 def _takes_whole_numbers(key: str) -> bool:
     section, name = key.split(".")
     fields = PretrainConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
-    return fields[name].annotation in (int, int | None)
+    return fields[name].annotation in (int, int | None, int | Literal["auto"])
 
 
 def _auto_choices(key: str, config: PretrainConfig, source: str) -> list[int] | Literal["auto"]:

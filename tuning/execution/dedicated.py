@@ -9,7 +9,7 @@ from tuning.execution.cluster import check_slots
 from tuning.execution.execution import (
     Execution,
     ExecutionContext,
-    check_searched_heads,
+    check_searched,
     describe_inputs,
     trial_class,
 )
@@ -27,10 +27,15 @@ def open_dedicated(context: ExecutionContext, dedicated: DedicatedExecution) -> 
         train, cluster.has_gpu, say=context.say, interrupt=context.interrupt
     )
     describe_inputs(inputs, origin, context.say)
-    check_searched_heads(context.config, inputs)
+    check_searched(context.config, inputs)
     context.say(f"      {concurrent} trials at a time, {workers} Ray Train workers each")
     settings = TrialSettings(train, put_inputs(inputs), open_mailbox(), workers, context.train_runs)
     trainable = trial_class(DedicatedTrial, settings)
     return Execution(
-        trainable, lambda: concurrent, concurrent, len(inputs.tool_names), inputs.hidden_size
+        trainable,
+        lambda: concurrent,
+        concurrent,
+        len(inputs.tool_names),
+        inputs.hidden_size,
+        inputs.prompt,
     )

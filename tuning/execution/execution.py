@@ -11,10 +11,13 @@ import ray
 from ray import tune
 from ray.tune import Callback
 
+from trainables.inputs.preparing import check_length
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.location import check_heads
+from trainables.llm.place.prompt import Prompt
+from trainables.llm.verdict import known_verdict
 from trainables.packing.protocol import HostFacts
-from tuning.config.space import HEADS, searched_heads
+from tuning.config.space import HEADS, most_soft_tokens, searched_heads
 from tuning.config.sweep import SweepConfig
 from tuning.execution.cluster import Cluster
 from tuning.terminal import Say
@@ -51,6 +54,7 @@ class Execution:
     concurrent: int  # the most that it will ever be
     num_tools: int
     hidden_size: int
+    prompt: Prompt
     reuse_actors: bool = False
     callbacks: list[Callback] = field(default_factory=list)
     hosts: Callable[[], list[HostFacts]] = list  # what they say of themselves
@@ -74,10 +78,13 @@ def trial_class(trainable: type[tune.Trainable], settings: object) -> type[tune.
     return Trial
 
 
-def check_searched_heads(config: SweepConfig, inputs: SharedInputs) -> None:
-    """Of an LLM that had to be fetched first, D is known only now."""
+def check_searched(config: SweepConfig, inputs: SharedInputs) -> None:
+    """Of an LLM that had to be fetched first, D and what it reads at most are known only now."""
     for heads in searched_heads(config.search_space, config.train):
         check_heads(heads, inputs.hidden_size, f"`{HEADS}`")
+    if verdict := known_verdict(config.train.model):
+        soft_tokens = most_soft_tokens(config.search_space, config.train)
+        check_length(inputs, soft_tokens, verdict.max_tokens)
 
 
 def describe_inputs(inputs: SharedInputs, origin: str, say: Say) -> None:

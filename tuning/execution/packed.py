@@ -19,7 +19,7 @@ from tuning.execution.cluster import check_slots
 from tuning.execution.execution import (
     Execution,
     ExecutionContext,
-    check_searched_heads,
+    check_searched,
     describe_inputs,
     trial_class,
 )
@@ -44,7 +44,7 @@ def open_packed(context: ExecutionContext, packed: PackedExecution) -> Iterator[
         describe_inputs(inputs, origin, context.say)
         if known_verdict(train.model) is None:  # the first host finds out
             fleet.hosts(1)
-        check_searched_heads(context.config, inputs)
+        check_searched(context.config, inputs)
         yield _execution(context, settings, fleet, inputs)
 
 
@@ -94,6 +94,7 @@ def _execution(
         concurrent,
         len(inputs.tool_names),
         inputs.hidden_size,
+        inputs.prompt,
         reuse_actors=True,
         callbacks=[FleetCallback(fleet)],
         hosts=fleet.describe,

@@ -161,6 +161,7 @@ def _train(
         with open_execution(_context(sweep, cluster, probe)) as execution:
             if probe is not None:
                 probe.wait(sweep.requests.check)
+            sweep.settle_prompt(execution.prompt)
             sweep.say("[4/4] Trials")
             sweep.history.watch(_monitors(sweep, execution, console))
             sweep.history.sweep_event(SweepState.RUNNING)

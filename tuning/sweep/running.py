@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.files import wait_for_room
+from trainables.llm.place.prompt import Prompt
 from tuning.config.sweep import PBT, SweepConfig
 from tuning.history.event_log import EventLog
 from tuning.history.record import TUNE_DIR, SweepRecord
@@ -51,6 +52,19 @@ class RunningSweep:
         training = train.training.model_copy(update={"deterministic": self.config.deterministic})
         train = train.model_copy(update={"training": training})
         self.config = self.config.model_copy(update={"train": train})
+
+    def settle_prompt(self, prompt: Prompt) -> None:
+        """Write down the tokens around the soft tokens, if ``auto`` or a text stood there.
+
+        From then on nothing makes them again: a chat template may say another day's date.
+        """
+        train = self.config.train
+        model = train.model.model_copy(update={"prompt": prompt.as_config})
+        if model == train.model:
+            return
+        train = train.model_copy(update={"model": model})
+        self.config = self.config.model_copy(update={"train": train})
+        write_config(self.directory, self.config, self.say)
 
     def when_there_is_room(self, write: Callable[[], object]) -> None:
         """Call ``write`` again and again while the disk is full; a stop request ends that."""

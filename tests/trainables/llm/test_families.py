@@ -15,6 +15,8 @@ from trainables.config import ModelConfig
 from trainables.errors import LLMError
 from trainables.llm.frozen import FrozenLLM
 from trainables.llm.location import hidden_size, llm_hidden_size
+from trainables.llm.place.prompt import Prompt
+from trainables.llm.place.sequences import Rows
 from trainables.llm.probe import load_probed
 
 # Mixtures of experts, state spaces, linear attention, scaled or capped logits and embeddings,
@@ -66,6 +68,7 @@ BIDIRECTIONAL = {
     "roberta": {"is_decoder": False},
     "xlm": {"causal": False},
 }
+PROMPT = Prompt(before=(40, 41, 42, 43, 44), after=(50, 51))
 TEXT = "zip folder on small input: 8 cores, 7.5 GB."
 
 
@@ -139,6 +142,40 @@ def check_writing(llm: FrozenLLM) -> None:
         assert not any(ids[len(expected) :])
 
 
+def between(llm: FrozenLLM, soft: Tensor, ids: Tensor) -> Tensor:
+    """[V of each of ids, and of the one after them]: after the prompt around soft tokens [S, D]."""
+    parts = [torch.tensor(part) for part in (PROMPT.before, PROMPT.after)]
+    before, after = (llm.embed_tokens(part) for part in parts)
+    embedded = torch.cat([before, soft, after, llm.embed_tokens(ids)])
+    logits = logits_of(llm, inputs_embeds=embedded[None].detach())
+    return logits[-1 - len(ids) :]
+
+
+def check_place(llm: FrozenLLM) -> None:
+    """Prompt and several soft tokens; two runs with other numbers of them in one pass."""
+    ids = torch.tensor(llm.token_ids([TEXT], special=False)[0])[:24]
+    generator = torch.Generator().manual_seed(3)
+    many, few = (torch.randn(1, s, D, generator=generator).requires_grad_() for s in (4, 1))
+    groups = [
+        Rows(many, ids[None].int(), torch.tensor([len(ids)])),
+        Rows(few, ids[None, :13].int(), torch.tensor([11])),
+    ]
+    losses = llm.joint_losses(groups, PROMPT)
+    naive = [
+        losses_of(between(llm, group.soft[0], text)[:-1], text)
+        for group, text in zip(groups, (ids, ids[:11]), strict=True)
+    ]
+    torch.testing.assert_close(losses.detach(), torch.cat(naive), rtol=1e-4, atol=1e-4)
+    gradient, others = torch.autograd.grad(losses[: len(ids)].sum(), [many, few])
+    assert gradient.abs().amax(dim=-1).min() > 0, "a soft token that nothing depends on"
+    assert not others.any(), "another run's soft token"
+    (written,) = llm.continuations(many.detach(), 4, PROMPT).tolist()
+    so_far = torch.tensor(written[:1])
+    assert written[0] == int(between(llm, many[0], so_far[:0])[-1].argmax())
+    if written[0] != 1:  # the end of a text
+        assert written[1] == int(between(llm, many[0], so_far)[-1].argmax())
+
+
 def check_family(family: str, directory: Path) -> None:
     config = written(family, directory)
     if family in REFUSED:
@@ -151,6 +188,7 @@ def check_family(family: str, directory: Path) -> None:
     check_losses(llm)
     check_states(llm)
     check_writing(llm)
+    check_place(llm)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *REFUSED])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from pathlib import Path
 
@@ -97,6 +98,89 @@ def test_every_trainable_parameter_gets_a_gradient(normalize: bool, d_resource: 
     encoder(*some_input()).pow(3).sum().backward()
     assert all(p.grad is not None for p in encoder.get_trainable_parameters())
     assert not encoder.semantic_encoder.tool_semantic_embeddings.requires_grad
+
+
+def several(soft_tokens: int = 4, **options: object) -> ResourceEncoder:
+    return make_encoder(num_soft_tokens=soft_tokens, num_attention_heads=4, **options)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_several_soft_tokens_are_all_the_tool_while_the_gate_is_closed(normalize: bool) -> None:
+    encoder = several(normalize=normalize)
+    tools, features = some_input()
+    soft = encoder(tools, features)
+    assert soft.shape == (B, 4, D)
+    alone = make_encoder(normalize=normalize)(tools, features)
+    torch.testing.assert_close(soft, alone.unsqueeze(1).expand(B, 4, D))
+    encoder.fusion.gate_alpha.data.fill_(0.5)
+    opened = encoder(tools, features)
+    apart = (opened[:, 1:] - opened[:, :1]).abs().amax(dim=(0, 2))
+    assert apart.min() > 0.01, "two of them are the same"
+
+
+def test_each_of_several_outputs_is_the_fusion_with_its_own_query_and_projection() -> None:
+    torch.manual_seed(0)
+    fusion = GatedFusion(D, 4, 0.0, D, normalize=True, num_outputs=3).eval()
+    fusion.gate_alpha.data.fill_(0.7)
+    fusion.slot_residuals.data.normal_()
+    fusion.slot_biases.data.normal_()
+    semantic, resource = torch.randn(B, D), torch.randn(B, 7, D)
+    soft = fusion(semantic, resource)
+    base = unit_rms(semantic)
+    for s in range(3):
+        query = (base + fusion.slot_queries[s]).unsqueeze(1)
+        attended = fusion.cross_attention(query, resource, resource)[0].squeeze(1)
+        attended = unit_rms(attended @ fusion.slot_projections[s].T + fusion.slot_biases[s])
+        mixed = base + fusion.slot_residuals[s] + 0.7 * attended
+        torch.testing.assert_close(soft[:, s], fusion.layer_norm(mixed))
+
+
+@pytest.mark.parametrize("soft_tokens", [1, 3])
+def test_the_mirror_changes_no_output(soft_tokens: int) -> None:
+    encoder = several(soft_tokens)
+    encoder.fusion.gate_alpha.data.fill_(0.5)
+    before = encoder(*some_input())
+    for parameter in encoder.mirrored:
+        parameter.data.neg_()
+    assert encoder.get_gate_value() == -0.5
+    torch.testing.assert_close(encoder(*some_input()), before)
+
+
+def test_every_parameter_of_several_soft_tokens_learns() -> None:
+    encoder = several()
+    encoder.fusion.gate_alpha.data.fill_(0.5)
+    encoder(*some_input()).pow(3).sum().backward()
+    still = [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
+    assert not still
+
+
+def test_one_soft_token_is_written_as_before_there_was_a_choice(tmp_path: Path) -> None:
+    encoder = make_encoder()
+    encoder.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "encoder.json").read_text())
+    assert "prompt" not in config
+    assert "num_soft_tokens" not in config["options"]
+    assert not [name for name in encoder.state_dict() if "slot" in name]
+
+
+def test_what_generate_takes_stands_between_the_parts_of_the_prompt(tmp_path: Path) -> None:
+    statistics = FeatureStatistics((0.5,) * 6, (2.0,) * 6)
+    encoder = several(3, feature_statistics=statistics)
+    encoder.fusion.gate_alpha.data.fill_(0.5)
+    encoder.prompt = ((5, 6), (7,))
+    encoder.save_pretrained(tmp_path)
+    loaded = Encoder.from_pretrained(tmp_path)
+    assert loaded.prompt == encoder.prompt
+    figures = dict(zip(RESOURCES, FIGURE_VALUES, strict=True))
+    soft = loaded.encode("second", figures)
+    assert soft.shape == (3, D)
+    assert torch.equal(soft, encoder.encode("second", figures))
+    llm = nn.Module()
+    llm.table = nn.Embedding(9, D)  # type: ignore[assignment]
+    llm.get_input_embeddings = lambda: llm.table  # type: ignore[assignment]
+    rows = llm.table.weight
+    expected = torch.cat([rows[5:7], soft, rows[7:8]])
+    assert torch.equal(loaded.inputs_embeds(llm, "second", figures)[0], expected)
 
 
 def test_the_earlier_name_of_the_embeddings_says_where_they_are() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +14,8 @@ from tests.conftest import ConfigMaker
 from trainables.config import PretrainConfig
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
+from trainables.llm.place.prompt import NO_PROMPT, Prompt
+from trainables.llm.place.sequences import Rows
 from trainables.packing.lane_plan import plan_lanes
 from trainables.packing.lanes import Lanes, serve
 from trainables.packing.memory import Footprint, free_bytes
@@ -29,8 +31,13 @@ PLENTY = 2.0**40
 HUGE_NORM = 1e3
 
 
-@pytest.fixture
-def device_inputs(llm: FrozenLLM, inputs: SharedInputs) -> DeviceInputs:
+@pytest.fixture(params=["alone", "prompted"])
+def device_inputs(
+    request: pytest.FixtureRequest, llm: FrozenLLM, inputs: SharedInputs
+) -> DeviceInputs:
+    """Soft tokens with nothing around them, and with a prompt before and after them."""
+    if request.param == "prompted":
+        inputs = replace(inputs, prompt_before=np.array([40, 41, 42]), prompt_after=np.array([9]))
     return DeviceInputs(inputs, llm.device)
 
 
@@ -95,6 +102,7 @@ def different(make_config: ConfigMaker) -> dict[str, PretrainConfig]:
             training__batch_size=24,
         ),
         "e": make_config(training__seed=4, model__architecture="embedding_attention"),
+        "f": make_config(training__seed=5, model__num_soft_tokens=3, training__batch_size=6),
     }
 
 
@@ -123,18 +131,19 @@ def test_together_every_run_is_within_a_ten_thousandth_of_the_run_alone(
 
 def troubled(llm: FrozenLLM, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
     """The LLM gives NaN for a soft token that is too large, or raises."""
-    whole = llm.token_losses
+    whole = llm.joint_losses
 
-    def token_losses(soft: torch.Tensor, ids: Any, counts: torch.Tensor) -> torch.Tensor:
-        bad = soft.detach().norm(dim=-1) > HUGE_NORM
+    def joint_losses(groups: Sequence[Rows], prompt: Prompt = NO_PROMPT) -> torch.Tensor:
+        bad = torch.cat([rows.soft.detach().norm(dim=-1) for rows in groups]) > HUGE_NORM
+        counts = torch.cat([rows.counts for rows in groups])
         if trouble == "exception" and bad.any():
             raise RuntimeError("the device is on fire")
-        losses = whole(soft, ids, counts)
+        losses = whole(groups, prompt)
         if trouble == "memory" and bad.any():
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return losses * torch.where(bad.repeat_interleave(counts), float("nan"), 1.0)
 
-    monkeypatch.setattr(llm, "token_losses", token_losses)
+    monkeypatch.setattr(llm, "joint_losses", joint_losses)
 
 
 @pytest.mark.parametrize("together", [False, True])

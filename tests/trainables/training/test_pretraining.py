@@ -17,6 +17,7 @@ from trainables.config import PretrainConfig
 from trainables.errors import CheckpointError, DivergedError, OutOfMemoryError
 from trainables.inputs.shared_inputs import SharedInputs
 from trainables.llm.frozen import FrozenLLM
+from trainables.llm.place.prompt import Prompt
 from trainables.metrics import METRIC_KEYS
 from trainables.models.features import FeatureStatistics
 from trainables.training.batches import DeviceInputs
@@ -262,7 +263,7 @@ def test_running_out_of_memory_is_told_as_such(
     def no_memory(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(llm, "token_losses", no_memory)
+    monkeypatch.setattr(llm, "joint_losses", no_memory)
     with pytest.raises(OutOfMemoryError, match=r"batch_size 8.*2\.00 GiB"):
         next(pretraining.reports())
 
@@ -314,7 +315,7 @@ def test_field_accuracy_counts_figures_of_the_written_sentence(
     from trainables.data.templates import TEMPLATES
     from trainables.models.features import RESOURCES
 
-    def write(soft: torch.Tensor, limit: int) -> list[str]:
+    def write(soft: torch.Tensor, limit: int, prompt: Prompt) -> list[str]:
         """All right, then two figures wrong, then no sentence at all."""
         sentences = []
         for i, truth in enumerate(inputs.written_figures[: len(soft)]):
