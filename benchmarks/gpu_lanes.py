@@ -124,6 +124,8 @@ def make_inputs(model: str, rows: int) -> SharedInputs:
         token_counts=rng.integers(SHORTEST, LONGEST + 1, size=(rows, TEMPLATES), dtype=np.int32),
         train_rows=np.arange(rows),
         val_rows=np.arange(0),
+        prompt_before=np.arange(0),
+        prompt_after=np.arange(0),
         written_figures=(),
         statistics=FeatureStatistics((0.0,) * NUM_FEATURES, (1.0,) * NUM_FEATURES),
     )

@@ -28,6 +28,7 @@ from trainables.training.reports import EpochReport
 from tuning.config.sweep import load_sweep
 from tuning.execution.cluster import ray_cluster
 from tuning.execution.execution import Execution, trial_class
+from tuning.execution.finding_ray import find_ray
 from tuning.execution.packed_trial import PackedSettings, PackedTrial
 from tuning.history.event_log import EventLog
 from tuning.history.manifest import write_manifest
@@ -104,7 +105,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        with ray_cluster(directory / "logs" / "ray.log"):
+        with ray_cluster(find_ray(), directory / "logs" / "ray.log"):
             board = ray.remote(num_cpus=0, max_concurrency=100)(InstantSwitchboard)
             settings = PackedSettings(config.train, board.remote(options.epochs))
             trainable = trial_class(PackedTrial, settings)

@@ -15,6 +15,7 @@ import ray
 
 STORAGE = "ray.train._internal.storage"
 CALLBACK = "ray.train.v2._internal.execution.callback"
+SETUP = "ray._private.authentication.authentication_token_setup"
 TRAINER = "ray.train.v2.api.data_parallel_trainer"
 
 
@@ -36,7 +37,19 @@ class PrivateName:
 
 TUNING = (
     PrivateName("ray._common.constants", "HEAD_NODE_RESOURCE_NAME"),
-    PrivateName("ray._private.utils", "read_ray_address", ("temp_dir",)),
+    PrivateName("ray._common.utils", "get_default_ray_temp_dir", ()),
+    PrivateName("ray._common.utils", "get_ray_address_file", ("temp_dir",)),
+    PrivateName("ray._private.services", "canonicalize_bootstrap_address", ("addr", "temp_dir")),
+    PrivateName("ray._private.services", "find_gcs_addresses", ()),
+    PrivateName("ray._private.services", "find_node_ids", ()),
+    PrivateName("ray._private.grpc_utils", "init_grpc_channel"),
+    PrivateName("ray._private.authentication.authentication_utils", "is_token_auth_enabled", ()),
+    PrivateName(SETUP, "AuthenticationTokenLoader"),
+    PrivateName(SETUP, "AuthenticationTokenLoader.has_token"),
+    PrivateName(SETUP, "AuthenticationTokenLoader.reset_cache"),
+    PrivateName(SETUP, "AuthenticationTokenLoader.get_token_for_http_header"),
+    PrivateName("ray._raylet", "NodeID"),
+    PrivateName("ray.core.generated.gcs_service_pb2_grpc", "NodeInfoGcsServiceStub"),
     PrivateName("ray.train._internal.checkpoint_manager", "_TrainingResult"),
     PrivateName(CALLBACK, "ControllerCallback"),
     PrivateName(

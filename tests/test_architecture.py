@@ -43,6 +43,7 @@ TRAINABLES: dict[str, set[str]] = {
 # A sweep's rooms. Search and execution never see each other.
 TUNING: dict[str, set[str]] = {
     "terminal": set(),
+    "home": set(),
     "ray_internals": set(),
     "tune_edge": set(),
     "history": {"terminal"},
@@ -51,7 +52,7 @@ TUNING: dict[str, set[str]] = {
     "checks": {"config", "terminal"},
     "cost": {"config", "terminal"},
     "search": {"config", "history", "ray_internals", "tune_edge"},
-    "execution": {"config", "history", "ray_internals", "terminal", "tune_edge"},
+    "execution": {"config", "history", "home", "ray_internals", "terminal", "tune_edge"},
     "sweep": {
         "checks",
         "config",

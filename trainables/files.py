@@ -49,6 +49,26 @@ def exists(path: Path, what: str) -> bool:
         raise UserError(f"{what}: {path} cannot be looked up: {reason}") from None
 
 
+def check_writable(directory: Path, flag: str) -> None:
+    """``directory``, or the nearest one above it that exists, must take new files.
+
+    What is allowed does not tell: a file system may be read-only, full or none that keeps files.
+    """
+    directory = directory.expanduser()
+    above = (directory, *directory.absolute().parents)
+    nearest = next(p for p in above if exists(p, flag) or p.is_symlink())
+    if not nearest.is_dir():
+        raise UserError(f"{flag} {directory}: {nearest} is not a directory; give another {flag}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".try-", dir=nearest) as aside:
+            Path(aside, "file").write_text("room for a file", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{flag} {directory}: {nearest} cannot be written ({error.strerror}); give another "
+            f"{flag}"
+        ) from None
+
+
 def read_input(path: Path, what: str) -> str:
     """The text of a file that a person wrote; anything else is told as what it is."""
     try:

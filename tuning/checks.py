@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from search_spaces.ranges import extremes
 from search_spaces.schema import SearchSpace
 from trainables.config import PretrainConfig
 from trainables.errors import ConfigError, UserError
-from trainables.files import exists
+from trainables.files import check_writable
 from trainables.inputs.checked_data import CheckedData, read_data
 from trainables.inputs.split import check_sizes
 from trainables.llm.location import (
@@ -71,26 +69,6 @@ def _batch_sizes(space: SearchSpace) -> Iterator[int]:
     spec = space.root.get(BATCH_SIZE)
     if spec is not None:
         yield from (int(value) for value in extremes(spec))
-
-
-def check_writable(directory: Path, flag: str) -> None:
-    """``directory``, or the nearest one above it that exists, must take new files.
-
-    What is allowed does not tell: a file system may be read-only, full or none that keeps files.
-    """
-    directory = directory.expanduser()
-    above = (directory, *directory.absolute().parents)
-    nearest = next(p for p in above if exists(p, flag) or p.is_symlink())
-    if not nearest.is_dir():
-        raise UserError(f"{flag} {directory}: {nearest} is not a directory; give another {flag}")
-    try:
-        with tempfile.TemporaryDirectory(prefix=".try-", dir=nearest) as aside:
-            Path(aside, "file").write_text("room for a file", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{flag} {directory}: {nearest} cannot be written ({error.strerror}); give another "
-            f"{flag}"
-        ) from None
 
 
 def check_train(config: PretrainConfig) -> CheckedData:

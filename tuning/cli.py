@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from trainables.errors import TrialEndedError, UserError
 from tuning.commands.compare import add_compare
+from tuning.commands.identity import identified
 from tuning.commands.launch import add_launch
 from tuning.commands.migrate import add_migrate
 from tuning.commands.read import add_reading
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare_terminal()
         options = make_parser().parse_args(arguments)
-        status = int(options.command(options) or 0)
+        with identified():
+            status = int(options.command(options) or 0)
         sys.stdout.flush()
         return status
     except UserError as error:

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from trainables.config import PretrainConfig, as_begun, load_config
 from trainables.errors import DivergedError, GateStuckError, OutOfMemoryError, UserError
-from trainables.files import new_directory
+from trainables.files import check_writable, new_directory
 from trainables.inputs.cache import unread_prompts
 from trainables.inputs.checked_data import describe_split
 from trainables.inputs.find_or_prepare import FROM_CACHE, find_or_prepare
@@ -38,9 +39,12 @@ from trainables.training.pretraining import Pretraining
 from trainables.training.reports import Ending, EpochReport, Report
 from trainables.training.run import Run
 from trainables.training.startup_time import announce, lateness
-from tuning.checks import check_train, check_writable
+from tuning.checks import check_train
 from tuning.monitors.wandb import WandbProcess, run_config
 from tuning.terminal import duration
+
+if TYPE_CHECKING:  # it loads Ray, which one worker does without
+    from tuning.execution.finding_ray import FoundRay
 
 KEEP_CHECKPOINTS = 2  # beside the best: the one before is used where the last one is damaged
 FIGURES_SECONDS = 0.5
@@ -49,9 +53,14 @@ ENDINGS = {error.status: error for error in (DivergedError, GateStuckError, OutO
 
 
 def train(
-    path: Path, overrides: Sequence[str], resume: bool, workers: int, log_wandb: bool
+    path: Path,
+    overrides: Sequence[str],
+    resume: bool,
+    log_wandb: bool,
+    workers: int = 1,
+    ray: FoundRay | None = None,
 ) -> None:
-    """Train one encoder to its end.
+    """Train one encoder to its end, here or by ``workers`` on ``ray``.
 
     Raises UserError for input that cannot be used, before anything is created, and
     TrialEndedError if the training ends before its time.
@@ -65,6 +74,8 @@ def train(
         _check_new(out)
     if workers < 1:
         raise UserError(f"--workers is {workers}, but must be at least 1")
+    if ray is not None and ray.remark:
+        print(ray.remark)
     print(f"[1/5] Configuration and data: {len(data.tools)} tools, {len(data.rows)} rows")
     for remark in describe_split(config.data, data):
         print(f"      {remark}")
@@ -91,12 +102,12 @@ def train(
         print(f"      going on from {starting_point}")
     print(f"[5/5] Training, checkpoints in {out}", flush=True)
     done = pretraining.run.epoch
-    if workers == 1:
+    if ray is None:
         reports: Iterator[Report] = _reports_here(pretraining, out)
     else:
         del pretraining, llm
         free_device_memory()
-        reports = _reports_of_workers(config, inputs, workers, out, starting_point)
+        reports = _reports_of_workers(ray, config, inputs, workers, out, starting_point)
     wandb = _start_wandb(config, inputs) if log_wandb else None
     try:
         _follow(reports, config, done, wandb)
@@ -197,7 +208,12 @@ def _reports_here(pretraining: Pretraining, out: Path) -> Iterator[EpochReport]:
 
 
 def _reports_of_workers(
-    config: PretrainConfig, inputs: SharedInputs, workers: int, out: Path, start: Path | None
+    ray: FoundRay,
+    config: PretrainConfig,
+    inputs: SharedInputs,
+    workers: int,
+    out: Path,
+    start: Path | None,
 ) -> Iterator[Report]:
     """Train in several Ray Train workers; their checkpoints are brought to ``out``."""
     from trainables.workers.dedicated import WorkerSettings
@@ -206,8 +222,7 @@ def _reports_of_workers(
     from tuning.execution.mailbox import open_mailbox
     from tuning.execution.train_run import TrainRun
 
-    out.mkdir(parents=True, exist_ok=True)
-    with ray_cluster(out / "logs" / "ray.log") as cluster:
+    with ray_cluster(ray, out / "logs" / "ray.log") as cluster:
         check_slots(cluster, workers, "--workers")
         settings = WorkerSettings(config, put_inputs(inputs), str(start) if start else None)
         train_runs = (out / "train_runs").absolute()

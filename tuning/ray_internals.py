@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 from ray._common.constants import HEAD_NODE_RESOURCE_NAME
-from ray._private.utils import read_ray_address
+from ray._common.utils import get_default_ray_temp_dir, get_ray_address_file
+from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
+from ray._private.services import (
+    canonicalize_bootstrap_address,
+    find_gcs_addresses,
+    find_node_ids,
+)
+from ray._raylet import NodeID
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.train._internal.checkpoint_manager import _TrainingResult
@@ -33,13 +42,96 @@ CONTROLLER = "TuneController"
 FAILURE_PARAMETERS = ("self", "trial", "exception")
 
 
-def started_by_hand() -> bool:
-    """Whether `ray start` has left a cluster on this machine, which ``ray.init`` then joins.
+@dataclass(frozen=True)
+class Answer:
+    """What a cluster's head answers: gRPC's status, ``OK`` or another, and its words for it."""
 
-    ``ray.init(address="auto")`` tells it by an error, but joins any Ray of the machine, also one
+    status: str
+    details: str = ""
+    nodes_here: int = 0  # of the cluster's nodes, those on this machine
+
+
+def ray_directory() -> Path:
+    """Where Ray keeps the sessions of this machine, by RAY_TMPDIR, TMPDIR or its default."""
+    return Path(get_default_ray_temp_dir())
+
+
+def address_file() -> Path:
+    """Where `ray start` has written the cluster of this machine, which ``ray.init`` then joins.
+
+    ``ray.init(address="auto")`` tells of it by an error, but joins any Ray of the machine, also one
     that another sweep has started for itself.
     """
-    return read_ray_address() is not None
+    return Path(get_ray_address_file(None))
+
+
+def resolve_address(address: str) -> str:
+    """HOST:PORT where ``ray.init`` looks for what RAY_ADDRESS says: not always the host given.
+
+    Raises ValueError for another form, ConnectionError where `auto` finds none.
+    """
+    find_gcs_addresses.cache_clear()  # as ``ray.init`` does
+    with _silent(logging.getLogger(canonicalize_bootstrap_address.__module__)):
+        return str(canonicalize_bootstrap_address(address))
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    """What it has to say ``ray.init`` says again."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def token_is_found() -> bool:
+    """Whether Ray finds a token; AuthenticationError says what is wrong with its place.
+
+    In public only ``ray.init`` tells it, too late.
+    """
+    loader = AuthenticationTokenLoader.instance()
+    loader.reset_cache()  # else Ray would not look again after it has been given another place
+    try:
+        return bool(loader.has_token(ignore_auth_mode=True))
+    finally:
+        loader.reset_cache()
+
+
+def ask_cluster(address: str, send_token: bool, seconds: float) -> Answer:
+    """Ask a cluster's head whether it is there, and lets us in, within ``seconds``.
+
+    ``ray.init`` waits for minutes for a head that is gone, and for one that wants a token.
+    """
+    import grpc
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import gcs_service_pb2 as messages
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo
+    from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+    loader = AuthenticationTokenLoader.instance()
+    enabled = is_token_auth_enabled()  # then Ray's channel sends the token, and demands that one is
+    token = {}
+    if send_token and not enabled and loader.has_token(ignore_auth_mode=True):  # which loads it
+        token = loader.get_token_for_http_header()
+    plain = enabled and not token_is_found()
+    make_channel = grpc.insecure_channel if plain else init_grpc_channel
+    with closing(make_channel(address)) as channel:
+        head = NodeInfoGcsServiceStub(channel)
+        options = {"timeout": seconds, "metadata": tuple(token.items())}
+        try:
+            head.CheckAlive(messages.CheckAliveRequest(), **options)
+            request = messages.GetAllNodeInfoRequest(state_filter=GcsNodeInfo.ALIVE)
+            for node in find_node_ids():
+                selector = request.node_selectors.add()
+                selector.node_id = NodeID.from_hex(node).binary()
+            if not request.node_selectors:
+                return Answer("OK")
+            reply = head.GetAllNodeInfo(request, **options)
+        except grpc.RpcError as error:
+            return Answer(error.code().name, error.details() or "")
+    return Answer("OK", nodes_here=len(reply.node_info_list))
 
 
 def trial_directory(trainable: tune.Trainable) -> Path:

@@ -29,7 +29,8 @@ def test_what_a_run_has_written_means_what_it_meant_then() -> None:
     """A new file without the key gets the default; one that a run has left, what it did."""
     assert PretrainConfig().data.split == "distinct_rows"
     before = {"data": {"split_seed": 3}, "model": {}}
-    assert as_begun(before) == {"data": {"split_seed": 3, "split": "rows"}, "model": {}}
+    place = {"prompt": None, "num_soft_tokens": 1}
+    assert as_begun(before) == {"data": {"split_seed": 3, "split": "rows"}, "model": place}
     assert as_begun({})["data"] == as_begun({"data": None})["data"] == {"split": "rows"}
     written = PretrainConfig().model_dump()
     assert as_begun(written) == written

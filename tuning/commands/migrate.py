@@ -106,7 +106,7 @@ def _checkpoint(options: argparse.Namespace) -> None:
 
 
 def _check_out(out: Path) -> None:
-    from tuning.checks import check_writable
+    from trainables.files import check_writable
 
     if exists(out, "--out"):
         raise UserError(f"--out {out}: exists already and is never overwritten; give another name")

@@ -25,6 +25,11 @@ def add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    ray = None
+    if options.workers > 1:  # before PyTorch is loaded, which takes seconds
+        from tuning.execution.finding_ray import find_ray
+
+        ray = find_ray()
     from tuning.one_training import train
 
     flags = {**TRAIN_FLAGS, "output_dir": "logging.output_dir"}
@@ -32,6 +37,7 @@ def _train(options: argparse.Namespace) -> None:
         options.config,
         overrides_of(options, flags),
         options.resume,
-        options.workers,
         options.log_wandb,
+        options.workers,
+        ray,
     )

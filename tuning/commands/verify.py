@@ -12,6 +12,8 @@ from trainables.errors import UserError, did_you_mean
 from tuning.commands.arguments import add_set
 from tuning.verification.names import MODULES
 
+NEEDS_RAY = "object_store"
+
 
 def add_verify(commands: Any) -> None:
     text = "check that every part does what it promises; needs no training data"
@@ -36,7 +38,11 @@ def _verify(options: argparse.Namespace) -> int:
                 f"MODULE is one of {', '.join(MODULES)}"
             )
     config = load_config(options.config, options.set)
+    chosen = [name for name in MODULES if name in options.modules or not options.modules]
+    if NEEDS_RAY in chosen:  # what is wrong with its place is told before all others are checked
+        from tuning.execution.finding_ray import find_ray
+
+        find_ray()
     from tuning.verification.run import verify
 
-    chosen = [name for name in MODULES if name in options.modules or not options.modules]
     return 0 if verify(chosen, config, partial(print, flush=True)) else 1

@@ -17,11 +17,11 @@ from typing import Any
 
 from trainables.config import PretrainConfig
 from trainables.errors import UserError
-from trainables.files import replace_file, write_text
+from trainables.files import check_writable, replace_file, write_text
 from trainables.inputs.checked_data import CheckedData
 from trainables.inputs.probing import check_llm
 from trainables.yaml_config import build
-from tuning.checks import check_train, check_writable
+from tuning.checks import check_train
 from tuning.comparison.experiment import Plan, Results, Runner, run_experiment
 from tuning.comparison.figures import Figures, as_json, compute_figures
 from tuning.comparison.jobs import ARCHITECTURES, with_split_of, with_training

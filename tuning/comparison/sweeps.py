@@ -10,10 +10,9 @@ from typing import Any
 
 from trainables.config import as_begun
 from trainables.errors import UserError
-from trainables.files import exists, new_directory
+from trainables.files import check_writable, exists, new_directory
 from trainables.statuses import GOOD
 from trainables.yaml_config import read_yaml
-from tuning.checks import check_writable
 from tuning.comparison.plots import BestSoFar, draw_sweeps
 from tuning.history.event_log import read_events
 from tuning.history.manifest import read_manifest

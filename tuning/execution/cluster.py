@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,14 @@ import ray
 from trainables.errors import UserError
 from trainables.text import TEXT_AS_UTF8
 from trainables.workers.environment import RAY_TRAIN_ENVIRONMENT
+from tuning.execution.finding_ray import FoundRay, RayStartError
 from tuning.execution.process_state import (
     environment,
     files_in_utf8,
     logged_to,
     signal_handlers_kept,
 )
-from tuning.ray_internals import started_by_hand
+from tuning.ray_internals import ray_directory
 from tuning.terminal import PROJECT
 
 NEVER = "1000000000"
@@ -40,10 +40,6 @@ ENVIRONMENT = {
 }
 
 
-class RayStartError(UserError):
-    """No cluster could be started or joined."""
-
-
 @dataclass(frozen=True)
 class Cluster:
     """What the cluster offers; a slot is a GPU, or a core where there are none."""
@@ -55,16 +51,18 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def ray_cluster(log_file: Path) -> Iterator[Cluster]:
-    """Join the cluster of RAY_ADDRESS or of `ray start`, else start one for the sweep's time.
+def ray_cluster(found: FoundRay, log_file: Path) -> Iterator[Cluster]:
+    """Join the cluster that ``find_ray`` has found, else start one for the time of the block.
 
     What is set in the environment already stays; all that is changed of this process is put back.
+    Raises RayStartError, and leaves no file of its own, where there is no cluster to be had.
     """
-    joined = "RAY_ADDRESS" in os.environ or started_by_hand()
     # Ray prints some warnings straight to the terminal; those belong to the file, too.
     with (
+        _as_it_was(log_file),
         environment({k: v for k, v in ENVIRONMENT.items() if k not in os.environ}),
         environment(TEXT_AS_UTF8),  # a setting to the contrary is of this terminal, not of files
+        environment(found.environment),
         files_in_utf8(),
         signal_handlers_kept(),
         logged_to(log_file),
@@ -74,14 +72,16 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
     ):
         try:
             context = ray.init(
+                address=found.address,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
                 include_dashboard=True,
                 configure_logging=False,
-                runtime_env=_runtime_env(str(PROJECT)) if joined else None,
+                runtime_env=_runtime_env(str(PROJECT)) if found.joined else None,
             )
         except Exception as error:  # Ray has no class of its own for it
-            raise RayStartError(f"{error} Its logs: {_ray_logs()}") from error
+            ray.shutdown()
+            raise RayStartError(f"{error}{_own_logs()}") from error
         try:
             resources = ray.cluster_resources()
             gpus = int(resources.get("GPU", 0))
@@ -89,14 +89,32 @@ def ray_cluster(log_file: Path) -> Iterator[Cluster]:
                 slots=gpus or int(resources.get("CPU", 0)),
                 has_gpu=gpus > 0,
                 dashboard=context.dashboard_url or None,
-                joined=joined,
+                joined=found.joined,
             )
         finally:
             ray.shutdown()
 
 
-def _ray_logs() -> Path:
-    return Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray/session_latest/logs")
+def _own_logs() -> str:
+    """Where a Ray that this process has begun to start says more; empty where there is none."""
+    sessions = sorted(ray_directory().glob(f"session_*_{os.getpid()}"))
+    return f" Its logs: {sessions[-1] / 'logs'}" if sessions else ""
+
+
+@contextlib.contextmanager
+def _as_it_was(file: Path) -> Iterator[None]:
+    """Where no cluster is to be had, ``file`` and its folders are as before the block."""
+    size = file.stat().st_size if file.is_file() else 0
+    made = [path for path in (file, *file.parents) if not path.exists()]
+    try:
+        yield
+    except RayStartError:
+        with contextlib.suppress(OSError):
+            os.truncate(file, size)
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.unlink() if path == file else path.rmdir()
+        raise
 
 
 def _runtime_env(project: str) -> dict[str, object]:

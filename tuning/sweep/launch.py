@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ray.exceptions import RayError
@@ -17,9 +17,10 @@ from trainables.statuses import Status
 from tuning.checks import settle_llm
 from tuning.config.space import describe_steps
 from tuning.config.sweep import ResolvedSweep
-from tuning.execution.cluster import Cluster, RayStartError, ray_cluster
+from tuning.execution.cluster import Cluster, ray_cluster
 from tuning.execution.execution import TRAIN_RUNS_DIR, Execution, ExecutionContext
 from tuning.execution.failures import reason_of
+from tuning.execution.finding_ray import FoundRay, find_ray
 from tuning.execution.fleet import FleetGoneError
 from tuning.execution.opening import open_execution
 from tuning.execution.process_state import logged_to
@@ -49,7 +50,9 @@ from tuning.terminal import Say, make_console, program, shown_path
 def launch(sweep: ResolvedSweep, say: Say) -> None:
     """Run a new sweep to its end; ``sweep`` has been checked, its directory does not exist."""
     directory = sweep.directory
+    found = find_ray()
     data = sweep.config.train.data
+    made = [folder for folder in directory.parents if not folder.exists()]
     create_directory(sweep)
     with locked(directory):
         config = read_config(directory)
@@ -61,10 +64,13 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
             say(f"      {line}")
         record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
         try:
-            _run(open_sweep(directory, config, record, say))
+            _run(open_sweep(directory, config, record, say), found)
         except UserError:
             if not record.trials:  # nothing was made that could be resumed
                 shutil.rmtree(directory, ignore_errors=True)
+                for folder in made:
+                    with contextlib.suppress(OSError):  # another's sweep lies there by now
+                        folder.rmdir()
             raise
 
 
@@ -72,12 +78,10 @@ def resume(
     directory: Path, overrides: Sequence[str], say: Say, *, retry_failed: bool = False
 ) -> None:
     """Go on with a sweep where its history ends, with whatever may be changed changed."""
+    found = find_ray()
     with locked(directory):
         before, config = read_config(directory), settle_llm(read_config(directory, overrides))
         check_inputs(directory)
-        raise_format(directory, say)
-        if overrides:
-            write_config(directory, config, say)
         record = read_sweep(directory)
         trials = len(record.trials)
         over = sum(t.ended is not None for t in record.trials.values())
@@ -85,25 +89,44 @@ def resume(
             f"[1/4] Sweep {record.name}: going on with {over} of {config.num_trials} trials over, "
             f"in {shown_path(directory)}"
         )
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                raise_format(directory, say)
+                if overrides:
+                    write_config(directory, config, say)
+
         try:
-            _run(open_sweep(directory, config, record, say), retry_failed=retry_failed)
+            sweep = open_sweep(directory, config, record, say)
+            _run(sweep, found, begin, retry_failed=retry_failed)
         except UserError:
-            if overrides and len(record.trials) == trials:  # they cannot be had here
+            if begun and overrides and len(record.trials) == trials:  # they cannot be had here
                 write_config(directory, before, say)
             raise
 
 
-def _run(sweep: RunningSweep, *, retry_failed: bool = False) -> None:
+def _run(
+    sweep: RunningSweep,
+    found: FoundRay,
+    begin: Callable[[], None] = lambda: None,
+    *,
+    retry_failed: bool = False,
+) -> None:
+    """``begin`` is called before anything is written, which is once there is a Ray."""
     sweep.record.state = SweepState.RUNNING  # until the history tells otherwise
     try:
         with sweep.requests.listening():
-            _train(sweep, retry_failed)
+            _train(sweep, found, begin, retry_failed)
     except SweepStopped as stopped:
         with contextlib.suppress(SweepStopped):  # no room, and nobody wants to wait for it
+            begin()
             _interrupted(sweep, stopped.reason)
-    except (RayError, RayStartError, FleetGoneError, ConnectionError) as error:
-        own = isinstance(error, RayStartError | FleetGoneError)
-        reason = one_line(str(error)) if own else reason_of(error)
+    except (RayError, FleetGoneError, ConnectionError) as error:
+        reason = one_line(str(error)) if isinstance(error, FleetGoneError) else reason_of(error)
+        begin()
         _interrupted(sweep, f"Ray failed: {reason.rstrip('.')}")
     finally:
         sweep.history.close()
@@ -118,16 +141,21 @@ def _interrupted(sweep: RunningSweep, reason: str) -> None:
         sweep.history.sweep_event(SweepState.INTERRUPTED, reason)
 
 
-def _train(sweep: RunningSweep, retry_failed: bool) -> None:
+def _train(
+    sweep: RunningSweep, found: FoundRay, begin: Callable[[], None], retry_failed: bool
+) -> None:
     sweep.say("[2/4] Ray")
+    if found.remark:
+        sweep.say(f"      {found.remark}")
     console = make_console()
     # Listening once more: Ray has put its own handlers in the place of ours.
     with (
         probed_beside(sweep.config.train) as probe,
-        ray_cluster(sweep.ray_log) as cluster,
+        ray_cluster(found, sweep.ray_log) as cluster,
         sweep.requests.listening(),
     ):
-        _describe(cluster, sweep.say)
+        _describe(cluster, found, sweep.say)
+        begin()
         sweep.settle(cluster.has_gpu)
         starts = take_up(sweep, retry_failed=retry_failed)
         sweep.say("[3/4] Frozen LLM, tool embeddings, target texts: once for all trials")
@@ -144,10 +172,11 @@ def _train(sweep: RunningSweep, retry_failed: bool) -> None:
             sweep.history.sweep_event(*_outcome(sweep.record))
 
 
-def _describe(cluster: Cluster, say: Say) -> None:
+def _describe(cluster: Cluster, found: FoundRay, say: Say) -> None:
     say(f"      {cluster.slots} {'GPUs' if cluster.has_gpu else 'CPU cores, no GPU'}")
     if cluster.dashboard:
-        token = f"{program('ray')} get-auth-token"
+        place = "".join(f"{name}={value} " for name, value in found.environment.items())
+        token = f"{place}{program('ray')} get-auth-token"
         say(f"      dashboard http://{cluster.dashboard} (its token: run `{token}`)")
 
 

@@ -15,10 +15,16 @@ from tuning.verification.check import Check, ProblemError, Subjects
 def _comes_back(subjects: Subjects) -> str:
     from trainables.workers.object_store import get_inputs, put_inputs
     from tuning.execution.cluster import ray_cluster
+    from tuning.execution.finding_ray import find_ray
 
-    with tempfile.TemporaryDirectory() as logs, ray_cluster(Path(logs) / "ray.log") as cluster:
+    found = find_ray()
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        ray_cluster(found, Path(logs) / "ray.log") as cluster,
+    ):
         problem = _difference(subjects.inputs, get_inputs(put_inputs(subjects.inputs)))
         where = "a running cluster" if cluster.joined else "a local cluster"
+    where += f"; {found.remark}" if found.remark else ""
     if problem:
         raise ProblemError(problem)
     return where

@@ -1,7 +1,11 @@
-"""A fleet on a cluster that others have started takes the machines that join it."""
+"""A cluster that others have started, as docs/clusters.md has it: a fleet takes what joins it."""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +14,8 @@ import pytest
 
 from tests.tuning.execution.test_packed_on_ray import LAUNCH, events
 from tests.tuning.sweep.test_launch_on_ray import (
+    RAY,
+    RUN_TUNE,
     answer,
     processes_of,
     run,
@@ -25,23 +31,45 @@ WAIT_SECONDS = 240  # Ray Train looks for new machines once a minute
 
 
 @pytest.fixture
-def cluster(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv(
-        "RAY_AUTH_MODE", "disabled"
-    )  # a second node would need the first one's token
-    start_node(1, "--head", "--port", "0")
-    yield
+def cluster(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Its address. The token is made first, the mode is set on every machine."""
+    monkeypatch.setenv("HOME", str(workplace / "home"))
+    made = [str(RAY), "get-auth-token", "--generate"]
+    subprocess.run(made, check=True, capture_output=True, timeout=60)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with socket.create_server(("", 0)) as server:
+        port = str(server.getsockname()[1])
+    start_node(1, "--head", "--port", port)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    yield f"127.0.0.1:{port}"
     stop_ray()
 
 
-@pytest.mark.usefixtures("cluster")
-def test_a_machine_that_joins_the_cluster_gets_a_host(workplace: Path) -> None:
+def refusal(workplace: Path, **changed: str) -> str:
+    """The line that a launch ends with, with these variables; empty ones are not set."""
+    values = {k: v for k, v in {**os.environ, **changed}.items() if v or k not in changed}
+    command = [sys.executable, str(RUN_TUNE), *LAUNCH, "refused"]
+    done = subprocess.run(
+        command, cwd=workplace, env=values, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert not (workplace / "sweeps").exists()
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_a_machine_that_joins_the_cluster_gets_a_host(workplace: Path, cluster: str) -> None:
+    told = f"error: `RAY_ADDRESS` is `{cluster}`, which "
+    asked = f"{told}asks for a token: `export RAY_AUTH_MODE=token`"
+    assert refusal(workplace, RAY_AUTH_MODE="").startswith(asked)
+    wrong = f"{told}does not take the token of RAY_AUTH_TOKEN"
+    assert refusal(workplace, RAY_AUTH_TOKEN="another").startswith(wrong)
     forever = ("--num_trials", "4", "--num_epochs", "100000", "--set", "execution.hosts=2")
     process = start(workplace, *LAUNCH, "grows", *forever)
     process.wait_for_line("1 of the hosts now, the others when the cluster grows")
     process.wait_for_line(r"epoch 2/")
     assert len(processes_of("RayTrainWorker")) == 1
-    start_node(1, "--address", "auto")
+    start_node(1, "--address", cluster)
     end = time.monotonic() + WAIT_SECONDS
     while len(processes_of("RayTrainWorker")) < 2:
         assert time.monotonic() < end, "no second host"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tuning.execution.cluster import ENVIRONMENT, ray_cluster
+from tuning.execution.finding_ray import FoundRay
 from tuning.execution.process_state import (
     CHATTY,
     SIGNALS,
@@ -111,13 +112,13 @@ def test_a_cluster_leaves_the_process_as_it_was(
 
     monkeypatch.setattr("ray.init", init)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr("tuning.execution.cluster.started_by_hand", lambda: False)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     chosen = {"TUNE_DISABLE_SIGINT_HANDLER": "0"}  # by the user: it counts
     monkeypatch.setenv(*chosen.popitem())
     before = state()
     for _ in range(2):
-        with contextlib.suppress(Exception), ray_cluster(tmp_path / "logs" / "ray.log") as cluster:
+        log = tmp_path / "logs" / "ray.log"
+        with contextlib.suppress(Exception), ray_cluster(FoundRay("local"), log) as cluster:
             assert cluster.slots == 2
         assert state() == before
     assert seen == [ENVIRONMENT | {"TUNE_DISABLE_SIGINT_HANDLER": "0"}] * 2

@@ -153,6 +153,14 @@ def gauge_lines() -> list[str]:
     return []
 
 
+def leave_a_stale_address() -> str:
+    """The file that `ray start` leaves when its Ray is killed."""
+    file = Path(os.environ["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
+    file.parent.mkdir()
+    file.write_text("127.0.0.1:1")
+    return f"      {file} names a Ray at `127.0.0.1:1`, but no Ray answers"
+
+
 def processes_of(title: str) -> list[int]:
     """Processes of this test's cluster whose title says what they are."""
     mark = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode()
@@ -182,10 +190,12 @@ def hosts_paused(hosts: Sequence[int] = ()) -> Iterator[None]:
 
 
 def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
+    stale = leave_a_stale_address()
     process = start(
         workplace, "launch", "--config", "sweep.yaml", "--name", "one", "--log_wandb",
         "--num_epochs", "100", "--set", "max_concurrent=1",  # Ray's gauges come some seconds late
     )  # fmt: skip
+    process.wait_for_line(re.escape(stale))
     dashboard = process.wait_for_line("dashboard http")
     assert "ray get-auth-token`" in dashboard
     process.wait_for_line(r"trial_0000 epoch 2/100")
