@@ -66,7 +66,7 @@ def registries(draw: DrawFn) -> Case:
         | odd_bytes
         | st.sampled_from([lines, text[:-1].encode("utf-8", "replace") + b",]"])
     )
-    return ["--config", "good.yaml"], {"tools.json": draw(often(encoded, otherwise))}
+    return Case(["--config", "good.yaml"], {"tools.json": draw(often(encoded, otherwise))})
 
 
 def _in_another_form(entry: Any, form: str) -> Any:
@@ -186,7 +186,7 @@ def table(draw: DrawFn, names: list[str]) -> bytes:
 
 def tables() -> SearchStrategy[Case]:
     found = table([tool["name"] for tool in TOOLS])
-    return found.map(lambda content: (["--config", "good.yaml"], {"profiling.csv": content}))
+    return found.map(lambda content: Case(["--config", "good.yaml"], {"profiling.csv": content}))
 
 
 def quoted(name: str) -> str:
@@ -202,7 +202,5 @@ def both_files(draw: DrawFn) -> Case:
     form = draw(st.sampled_from(["NFC", "NFC", "NFD", "NFD", *FORMS]))
     written = [quoted(unicodedata.normalize(form, name)) for name in names]
     text = json.dumps(tools, ensure_ascii=draw(st.booleans()))
-    return ["--config", "good.yaml"], {
-        "tools.json": encode(text, "utf-8"),
-        "profiling.csv": draw(table(written)),
-    }
+    files = {"tools.json": encode(text, "utf-8"), "profiling.csv": draw(table(written))}
+    return Case(["--config", "good.yaml"], files)

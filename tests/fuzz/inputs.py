@@ -14,6 +14,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from search_spaces.schema import Choice, Fixed, FloatRange, IntRange
 from tests.fuzz.data_files import both_files, registries, tables
+from tests.fuzz.environments import environments
+from tests.fuzz.llm_directories import llm_directories
 from tests.fuzz.pieces import (
     FRACTIONS,
     NUMBERS,
@@ -84,13 +86,10 @@ def sweep_base() -> dict[str, Any]:
 
 
 train_files: SearchStrategy[Case] = mutated(train_base, TRAIN_KEYS).map(
-    lambda text: (
-        ["--set", "train=train.yaml", "--num_trials", "4"],
-        {"train.yaml": text},
-    )
+    lambda text: Case(["--set", "train=train.yaml", "--num_trials", "4"], {"train.yaml": text})
 )
 sweep_files: SearchStrategy[Case] = mutated(sweep_base, SWEEP_KEYS).map(
-    lambda text: (["--config", "sweep.yaml"], {"sweep.yaml": text})
+    lambda text: Case(["--config", "sweep.yaml"], {"sweep.yaml": text})
 )
 
 
@@ -115,7 +114,7 @@ def overrides(draw: DrawFn) -> Case:
     flags = ("--num_trials", "--num_epochs", "--batch_size")
     for flag in draw(st.lists(st.sampled_from(flags), max_size=2)):
         arguments.append(f"{flag}={draw(shown)}")
-    return [text.replace("\0", "") for text in arguments], {}
+    return Case([text.replace("\0", "") for text in arguments])
 
 
 SPACE: dict[str, dict[str, Any]] = {
@@ -151,7 +150,7 @@ def spaces(draw: DrawFn) -> Case:
     kind = draw(st.sampled_from(["tpe", "random", "qmc", "cma_es", "gp"]))
     text = draw(often(as_yaml(space), odd_bytes))
     wanted = ["--set", "search_space=space.yaml", "--set", f"search.type={kind}"]
-    return ["--config", "good.yaml", *wanted], {"space.yaml": text}
+    return Case(["--config", "good.yaml", *wanted], {"space.yaml": text})
 
 
 POINT = {
@@ -199,19 +198,19 @@ def earlier_sweeps(draw: DrawFn) -> Case:
     for event in draw(st.lists(st.sampled_from(events), max_size=1)) if events else []:
         event[draw(st.sampled_from(sorted(event)))] = draw(values)
     history = b"".join(map(encode, events))
-    return ["--config", "good.yaml", "--warm_start_from", "other"], {
+    files = {
         "sweeps/other/manifest.json": json.dumps(with_checksum(facts)).encode(),
         "sweeps/other/trials.jsonl": draw(often(history, cut(history) | odd_bytes)),
     }
+    return Case(["--config", "good.yaml", "--warm_start_from", "other"], files)
 
 
 @st.composite
 def first_points(draw: DrawFn) -> Case:
     """``warm_start`` in a sweep's own file."""
     whole = draw(often(draw(st.lists(points, max_size=3)), values))
-    return ["--config", "sweep.yaml"], {
-        "sweep.yaml": as_yaml({**sweep_base(), "warm_start": whole})
-    }
+    sweep = {**sweep_base(), "warm_start": whole}
+    return Case(["--config", "sweep.yaml"], {"sweep.yaml": as_yaml(sweep)})
 
 
 FLAGS = [
@@ -225,7 +224,7 @@ FLAGS = [
 ]
 arguments: SearchStrategy[Case] = st.lists(
     st.sampled_from(FLAGS) | st.sampled_from(WORDS) | st.text(max_size=8), max_size=6
-).map(lambda found: ([text.replace("\0", "") for text in found], {}))
+).map(lambda found: Case([text.replace("\0", "") for text in found]))
 
 KINDS: dict[str, SearchStrategy[Case]] = {
     "training files": train_files,
@@ -238,4 +237,6 @@ KINDS: dict[str, SearchStrategy[Case]] = {
     "warm start from a sweep": earlier_sweeps(),
     "warm_start in a file": first_points(),
     "any arguments": arguments,
+    "LLM directories": llm_directories(),
+    "environments": environments(),
 }

@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shutil
 import signal
-import time
+import subprocess
+import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from unittest.mock import patch
 
-import optuna
-
 from tests.conftest import write_data
 from tests.fuzz.inputs import as_yaml, sweep_base
+from tests.fuzz.llm_directories import KEPT, LLM
 from tests.fuzz.pieces import Case
+from tests.fuzz.without_training import make_and_check
+from trainables.config import PretrainConfig
 from trainables.data.faults import MOST_SHOWN
-from trainables.inputs.checked_data import read_data
+from trainables.errors import UserError
+from trainables.inputs.probing import try_out
 from tuning.cli import main
-from tuning.config.space import searched_values, with_params
-from tuning.config.sweep import ResolvedSweep, dump_sweep
-from tuning.history.record import SweepRecord
-from tuning.search.suggestions import Suggestions
-from tuning.sweep.directory import check_inputs, create_directory, read_config
+from tuning.terminal import PROJECT
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 # Seconds; nothing that is only checked takes so long, on however busy a machine.
 TOO_LONG = 10
 TOO_LONG_TO_WAIT = 900
-DRAWS = 2
+# Of a process of its own, which asks the network as well.
+TOO_LONG_APART = 120
 
 
 @dataclass
@@ -66,19 +67,23 @@ class Workbench:
 
     def attempt(self, case: Case, tally: Tally) -> None:
         """Launch with ``case``, all but the training; raises AssertionError if that goes wrong."""
-        arguments, files = case
+        arguments, files = case.arguments, case.files
         for name, content in files.items():
             path = self._directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         before = self._listing()
-        start = time.process_time()
+        start = computed()
         try:
-            status, err = run(arguments)
-            tally.slowest = max(tally.slowest, time.process_time() - start)
+            if case.environment is None:
+                status, err = run(arguments, trained=case.trained)
+            else:
+                status, err = run_in(case.environment, arguments, self._directory)
+            tally.slowest = max(tally.slowest, computed() - start)
             self._judge(status, err, before)
         except BaseException as error:
-            tally.wrong.append(f"{arguments}: {''.join(traceback.format_exception(error))[-3000:]}")
+            what = f"{arguments} {dict(case.environment or {})}"
+            tally.wrong.append(f"{what}: {''.join(traceback.format_exception(error))[-3000:]}")
             raise
         finally:
             self._restore(files)
@@ -102,14 +107,21 @@ class Workbench:
         assert self._listing() == before, "something was left behind"
 
     def _listing(self) -> set[Path]:
-        return set(self._directory.rglob("*"))
+        found = self._directory.rglob("*")
+        return {path for path in found if KEPT not in path.relative_to(self._directory).parts}
 
-    def _restore(self, files: dict[str, bytes]) -> None:
-        shutil.rmtree(self._directory / "sweeps", ignore_errors=True)
+    def _restore(self, files: Mapping[str, bytes]) -> None:
+        for made in ("sweeps", "made", "out", KEPT, LLM):
+            shutil.rmtree(self._directory / made, ignore_errors=True)
         for name in files:
             (self._directory / name).unlink(missing_ok=True)
             if name in self._good:
                 (self._directory / name).write_bytes(self._good[name])
+
+
+def computed() -> float:
+    """Seconds, those of the processes that were waited for among them."""
+    return sum(os.times()[:4])
 
 
 def count_of(faults: list[str]) -> int:
@@ -118,12 +130,16 @@ def count_of(faults: list[str]) -> int:
     return len(faults) - 1 + int(more[1]) if more else len(faults)
 
 
-def run(arguments: list[str]) -> tuple[int, str]:
-    """``validate``, then ``launch`` up to the training: exit status and standard error."""
+def run(arguments: list[str], *, trained: bool = False) -> tuple[int, str]:
+    """``validate``, then ``launch`` up to the training: exit status and standard error.
+
+    ``trained``: then ``train``, and what a launch probes beside Ray must take the LLM as well.
+    """
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        patch("trainables.inputs.probing.Probing", ProbedHere),
         patch("tuning.sweep.launch.launch", make_and_check),
         patch("tuning.commands.launch._summary", lambda directory: 0),
         limited(TOO_LONG),
@@ -134,28 +150,60 @@ def run(arguments: list[str]) -> tuple[int, str]:
         if status == 0 and command == "validate":
             again = main(["launch", "--name", "made", *arguments, "--storage", "made"])
             assert again == 0, f"validated, but not launched: {err.getvalue()}"
+    if status == 0 and trained:
+        _train(arguments)
     return status, err.getvalue()
 
 
-def make_and_check(sweep: ResolvedSweep, say: Callable[[str], None]) -> None:
-    """Instead of training: the directory is whole, and the space gives trials that can be built."""
-    create_directory(sweep)
-    try:
-        config = read_config(sweep.directory)
-        check_inputs(sweep.directory)
-        assert not read_data(config.train).leaked or config.train.data.split == "rows"
-        assert dump_sweep(read_config(sweep.directory)) == dump_sweep(config)
-        record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
-        fixed = searched_values(config.train, config.search_space)
-        points = Suggestions(
-            config.search_space, config.search, record, None, config.warm_start, fixed
+def _train(arguments: list[str]) -> None:
+    """What was accepted trains; raises AssertionError with what was said instead."""
+    sets = [text.replace("--set=train.", "--set=") for text in arguments if "--set=" in text]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), limited(TOO_LONG):
+        data = "data={tool_registry: tools.json, profiling_data: profiling.csv}"
+        sizes = ["--batch_size=16", "--num_epochs=1", "--output_dir=out"]
+        status = main(["train", *sizes, f"--set={data}", *sets])
+    # With random weights a loss may be beyond all numbers after a step; that is said, too.
+    assert status == 0 or "diverged" in err.getvalue(), f"validated, not trained: {err.getvalue()}"
+    shutil.rmtree("out", ignore_errors=True)
+
+
+class ProbedHere:
+    """The probe without a process of its own, which would load torch again each time."""
+
+    def __init__(self, config: PretrainConfig, *, whole: bool) -> None:
+        self._config = config
+
+    def wait(self) -> None:
+        """The LLM itself, then the copy that is probed beside Ray, which must take it as well."""
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            try_out(self._config, whole=True)
+            try:
+                try_out(self._config, whole=False)
+            except UserError as error:
+                raise AssertionError(f"the LLM is taken, its copy is not: {error}") from error
+
+    def close(self) -> None:
+        """There is no process to end."""
+
+
+def run_in(
+    environment: Mapping[str, str | None], arguments: list[str], directory: Path
+) -> tuple[int, str]:
+    """``launch`` up to the training in a process of its own, which has found its Ray by then."""
+    given = {**os.environ, **environment, "PYTHONPATH": str(PROJECT)}
+    with tempfile.TemporaryDirectory() as home:
+        if "HOME" not in environment:
+            given["HOME"] = home  # whatever libraries put there is no concern of ours
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.fuzz.in_environment", "launch", *arguments],
+            env={name: value for name, value in given.items() if value is not None},
+            cwd=directory,
+            capture_output=True,
+            timeout=TOO_LONG_APART,
+            check=False,
         )
-        for number in range(min(DRAWS + len(config.warm_start), 9)):
-            with_params(config.train, points.draw(number).params, f"trial {number}")
-    finally:
-        shutil.rmtree(sweep.directory)
-        with contextlib.suppress(OSError):
-            sweep.directory.parent.rmdir()
+    return done.returncode, done.stderr.decode(errors="replace")
 
 
 @contextlib.contextmanager

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-# Arguments of a command, and how to write the files that they name below a directory.
-Case = tuple[list[str], dict[str, bytes]]
+
+@dataclass(frozen=True)
+class Case:
+    """What a person types, and has.
+
+    ``files`` are those that ``arguments`` name, below a directory. ``environment``, where there is
+    one, is what differs from this process's, None for a variable that is not set. ``trained``: what
+    is accepted must go through a training.
+    """
+
+    arguments: list[str]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    environment: Mapping[str, str | None] | None = None
+    trained: bool = False
+
 
 WORDS = [
     *"auto embedded default none tpe random qmc cma_es gp asha median hyperband pbt packed".split(),

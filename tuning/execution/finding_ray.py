@@ -96,7 +96,7 @@ def _mode() -> str:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text().strip()
+        return file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""
 
