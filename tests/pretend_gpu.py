@@ -9,19 +9,19 @@ belongs into a process of its own.
 
 from __future__ import annotations
 
-import traceback
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
-ROOT = Path(__file__).parents[1]
+SOURCE = f"{Path(__file__).parents[1] / 'trainables'}/"
 CUDA = torch.device("cuda:0")
 COPIES = ("copy_", "_to_copy")
 # Operations whose result, or whose size, the host must know before it goes on.
@@ -109,7 +109,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func is torch.ops.prim.device.default:
         return CUDA
     name = func._schema.name.split("::")[1]
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = list(_tensors((args, kwargs)))
     on_gpu = any(isinstance(tensor, OnGPU) for tensor in tensors)
     if on_gpu:
         _check_and_count(name, args, tensors)
@@ -121,7 +121,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _count_copy(source, target, bool(kwargs.get("non_blocking")) or True in args[2:])
     if wanted is not None and _is_gpu(wanted):
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    plain_args, plain_kwargs = tree_map(_inner, (args, kwargs))
+    plain_args, plain_kwargs = _mapped(_inner, (args, kwargs))
     out = func(*plain_args, **plain_kwargs)
     known = {id(t.inner): t for t in tensors if isinstance(t, OnGPU)}
 
@@ -132,7 +132,26 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return known[id(value)]
         return OnGPU(value) if target else value
 
-    return tree_map(wrapped, out)
+    return _mapped(wrapped, out)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Those among the arguments of an operation: tuples, lists and dicts, torch's own are slow."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(change, part) for part in value)
+    if isinstance(value, dict):
+        return {key: _mapped(change, part) for key, part in value.items()}
+    return change(value)
 
 
 def _check_and_count(name: str, args: Any, tensors: list[Tensor]) -> None:
@@ -140,8 +159,7 @@ def _check_and_count(name: str, args: Any, tensors: list[Tensor]) -> None:
     if name in READS:
         WAITS.reads[f"{name} {_asked_by()}"] += 1
     if name in INDEXING:
-        indices = [t for t in tree_leaves(args[1]) if isinstance(t, Tensor)]
-        if any(t.dtype == torch.bool for t in indices):
+        if any(t.dtype == torch.bool for t in _tensors(args[1])):
             WAITS.reads[f"{name} by a mask {_asked_by()}"] += 1
         for _ in others:  # brought over by the operation itself
             WAITS.blocking_copies[f"{name} {_asked_by()}"] += 1
@@ -168,11 +186,13 @@ def _is_gpu(device: Any) -> bool:
 
 
 def _asked_by() -> str:
-    """The innermost line of this project, the tests apart."""
-    for frame in reversed(traceback.extract_stack()):
-        path = Path(frame.filename)
-        if path.is_relative_to(ROOT / "trainables"):
-            return f"{path.relative_to(ROOT)}:{frame.name}"
+    """The innermost function of this project, the tests apart."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.startswith(SOURCE):
+            return f"{path.removeprefix(SOURCE)}:{frame.f_code.co_name}"
+        frame = frame.f_back
     return "elsewhere"
 
 
