@@ -22,6 +22,7 @@ from search_spaces.schema import SCALARS, Choice, Range, Scalar, SearchSpace
 from trainables.config import (
     DEFAULT_CONFIG,
     MOST_SOFT_TOKENS,
+    Multiplier,
     PathText,
     PretrainConfig,
     PromptConfig,
@@ -52,6 +53,7 @@ WORDS: dict[Any, str] = {
     Duration: "a time: `45s`, `90m`, `12h`, `2d`",
     PathText: "a path or a name",
     PromptConfig: "`{before: ..., after: ...}`, texts or lists of token ids",
+    Multiplier: "`auto` or a number, 0 to 1000",
     SoftTokens: f"`auto` or a whole number, 1 to {MOST_SOFT_TOKENS}",
     Scalar: SCALARS,
     get_type_hints(Choice, include_extras=True)["choices"]: "`auto` or a list of values",

@@ -140,6 +140,7 @@ def make_config(llm_dir: Path, data_dir: Path, tmp_path: Path) -> ConfigMaker:
                 "num_epochs": 3,
                 "precision": "fp32",
                 "field_accuracy_samples": 0,
+                "gate_lr_multiplier": 10,
             },
             "logging": {"output_dir": str(tmp_path / "out")},
         }

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    model_validator,
+)
 
 from trainables.names import visible
 from trainables.retired_keys import refuse_retired_keys
@@ -30,8 +38,10 @@ BEFORE_THE_KEY: dict[str, dict[str, Any]] = {
     "data": {"split": "rows"},
 }
 
-SOFT_TOKENS = 8  # of an LLM that was not made for one
+SOFT_TOKENS = 16  # of an LLM that was not made for one
 MOST_SOFT_TOKENS = 64
+# Adam moves a scalar by its learning rate at each step, a matrix's output by far more.
+GATE_OF_EMBEDDED, GATE_OF_OTHERS = 10.0, 100.0
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 NUMERIC = (int, float, int | None, float | None)
 
@@ -91,6 +101,23 @@ def _number_of_soft_tokens(value: Any) -> Any:
 
 
 SoftTokens = Annotated[int | Literal["auto"], PlainValidator(_number_of_soft_tokens)]
+_number: TypeAdapter[float] = TypeAdapter(
+    Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+)
+
+
+def _multiplier(value: Any) -> Any:
+    if value == "auto":
+        return value
+    try:
+        if isinstance(value, bool):
+            raise ValueError(value)
+        return _number.validate_python(value)
+    except ValueError:  # pydantic's own is one as well
+        raise ValueError(f"{shown(value)}, but must be `auto` or a number from 0 to 1000") from None
+
+
+Multiplier = Annotated[float | Literal["auto"], PlainValidator(_multiplier)]
 
 
 class ModelConfig(Section):
@@ -190,8 +217,10 @@ class TrainingConfig(Section):
     batch_size: int = Field(16, ge=1, le=10**6, description="Rows per optimiser step.")
     num_epochs: int = Field(30, ge=1, le=10**6, description="Passes over the training rows.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
-    gate_lr_multiplier: float = Field(
-        10.0, ge=0, le=1000, description="The gate's learning rate is this times learning_rate."
+    gate_lr_multiplier: Multiplier = Field(
+        "auto",
+        description="The gate's learning rate is this times learning_rate; auto: "
+        f"{GATE_OF_EMBEDDED:g} with the embedded LLM, else {GATE_OF_OTHERS:g}.",
     )
     residual_lr_multiplier: float = Field(
         300.0,
@@ -229,6 +258,12 @@ class TrainingConfig(Section):
         256, ge=0, le=10**6, description="Held-out rows decoded at the end; 0: none."
     )
 
+    @property
+    def gate_multiplier(self) -> float:
+        """``gate_lr_multiplier``; where nobody has settled it, that of the embedded LLM."""
+        wanted = self.gate_lr_multiplier
+        return GATE_OF_EMBEDDED if wanted == "auto" else wanted
+
 
 class LoggingConfig(Section):
     output_dir: PathText = Field(
@@ -246,6 +281,15 @@ class PretrainConfig(Section):
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @property
+    def settled(self) -> PretrainConfig:
+        """With what ``auto`` means for this LLM, as far as that is known without its tokenizer."""
+        training, embedded = self.training, self.model.llm_model == EMBEDDED
+        if training.gate_lr_multiplier == "auto":
+            gate = GATE_OF_EMBEDDED if embedded else GATE_OF_OTHERS
+            training = training.model_copy(update={"gate_lr_multiplier": gate})
+        return self.model_copy(update={"model": self.model.settled, "training": training})
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> PretrainConfig:
@@ -265,10 +309,10 @@ def parse_config(mapping: Mapping[str, Any], *, source: str, base: Path) -> Pret
     data = {key: resolve_data(key, getattr(config.data, key), base) for key in SHIPPED_DATA}
     return config.model_copy(
         update={
-            "model": config.model.model_copy(update=model).settled,
+            "model": config.model.model_copy(update=model),
             "data": config.data.model_copy(update=data),
         }
-    )
+    ).settled
 
 
 def as_begun(mapping: Mapping[str, Any]) -> dict[str, Any]:

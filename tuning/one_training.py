@@ -173,7 +173,7 @@ def _describe_optimisation(run: Run, llm: FrozenLLM, workers: int) -> None:
     training = run.config.training
     print(
         f"[4/5] Optimisation: {run.total_steps} steps of {training.batch_size}, learning rate "
-        f"{training.learning_rate:g} (gate x {training.gate_lr_multiplier:g}), "
+        f"{training.learning_rate:g} (gate x {training.gate_multiplier:g}), "
         f"{training.scheduler}; {llm.device}, LLM in {str(llm.dtype).removeprefix('torch.')}, "
         f"{workers} worker{'s' if workers > 1 else ''}"
     )

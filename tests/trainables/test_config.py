@@ -44,7 +44,7 @@ def test_every_field_is_explained() -> None:
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
     config = load_config(write(tmp_path / "c.yaml", ""))
-    assert config.training == PretrainConfig().training
+    assert config.training == PretrainConfig().settled.training
 
 
 @pytest.mark.parametrize(

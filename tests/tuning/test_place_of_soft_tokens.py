@@ -13,7 +13,13 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ConfigMaker, byte_tokenizer, write_llm
-from trainables.config import SOFT_TOKENS, ModelConfig, PromptConfig
+from trainables.config import (
+    SOFT_TOKENS,
+    ModelConfig,
+    PretrainConfig,
+    PromptConfig,
+    TrainingConfig,
+)
 from trainables.errors import CheckpointError
 from trainables.models.encoder import Encoder
 from trainables.training.checkpoint_files import read_meta
@@ -56,12 +62,13 @@ def test_auto_is_resolved_once_and_written_down(
     assert main(command) == 0
     whole = capsys.readouterr().out
     before, after = ids("<user>Describe this configuration: "), ids("</><answer>")
-    place = f"after 8 soft tokens, between {len(before)} and {len(after)} tokens of `model.prompt`"
+    around = f"between {len(before)} and {len(after)} tokens of `model.prompt`"
+    place = f"after {SOFT_TOKENS} soft tokens, {around}"
     assert place in whole
     last = tmp_path / "out" / "checkpoint_000003"
     model = read_meta(last)["config"]["model"]
     assert model["prompt"] == {"before": before, "after": after}
-    assert model["num_soft_tokens"] == SOFT_TOKENS == 8
+    assert model["num_soft_tokens"] == SOFT_TOKENS == 16
     shutil.rmtree(last)
     (chat_llm / "chat_template.jinja").write_text(TEMPLATE.replace("answer", "another day"))
     assert main([*command, "--resume"]) == 0
@@ -109,7 +116,7 @@ def test_a_sequence_that_the_llm_cannot_read_is_refused_with_all_its_parts(
     long = json.dumps({"before": "x" * 40_000})
     assert main([*command, "--set", f"model.prompt={long}"]) == 2
     error = capsys.readouterr().err
-    assert "40000 of `model.prompt` and 8 soft tokens, but the LLM reads at most 32768" in error
+    assert "40000 of `model.prompt` and 16 soft tokens, but the LLM reads at most 32768" in error
     assert "shorten the prompt" in error
     assert not (tmp_path / "out").exists()
 
@@ -120,6 +127,9 @@ def test_a_sequence_that_the_llm_cannot_read_is_refused_with_all_its_parts(
         ("model.num_soft_tokens=0", "must be `auto` or a whole number from 1 to 64"),
         ("model.num_soft_tokens=true", "must be `auto` or a whole number from 1 to 64"),
         ("model.num_soft_tokens=8.0", "must be `auto` or a whole number from 1 to 64"),
+        ("training.gate_lr_multiplier=true", "must be `auto` or a number from 0 to 1000"),
+        ("training.gate_lr_multiplier=fast", "must be `auto` or a number from 0 to 1000"),
+        ("training.gate_lr_multiplier=1001", "must be `auto` or a number from 0 to 1000"),
         ("model.prompt=chat", "model.prompt"),
         ("model.prompt={before: [1.5]}", "model.prompt"),
         ("model.prompt={before: [-1]}", "model.prompt"),
@@ -133,6 +143,15 @@ def test_what_is_no_place_is_refused(
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1
     assert said in error
+
+
+def test_the_gate_of_an_llm_that_was_not_made_for_it_learns_faster() -> None:
+    def gate(llm: str, wanted: object = "auto") -> float:
+        training = TrainingConfig.model_validate({"gate_lr_multiplier": wanted})
+        config = PretrainConfig(model=ModelConfig(llm_model=llm), training=training)
+        return config.settled.training.gate_multiplier
+
+    assert (gate("embedded"), gate("x"), gate("x", 7)) == (10, 100, 7)
 
 
 def test_the_embedded_llm_and_the_earlier_encoder_have_one_with_nothing_around_it() -> None:

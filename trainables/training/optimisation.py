@@ -22,7 +22,7 @@ def make_optimizer(encoder: Encoder, config: TrainingConfig) -> torch.optim.Adam
     groups = [
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
-        {"params": gate, "weight_decay": 0.0, "lr_multiplier": config.gate_lr_multiplier},
+        {"params": gate, "weight_decay": 0.0, "lr_multiplier": config.gate_multiplier},
     ]
     if residuals := list(encoder.residuals):
         # Adam moves every number by about the learning rate; a matrix adds up many such moves.

@@ -78,7 +78,7 @@ class Run:
     def __init__(self, config: PretrainConfig, inputs: DeviceInputs) -> None:
         # What the inputs were made with, so that nobody has to make it again.
         config = with_prompt(config, inputs.source)
-        self.config = config = config.model_copy(update={"model": config.model.settled})
+        self.config = config = config.settled
         self.inputs = inputs
         training = config.training
         # Forked, so that a run's weights do not depend on what was drawn in this process before.
@@ -180,7 +180,7 @@ class Run:
         fusion = [(n, p) for n, p in self.encoder.named_parameters() if n.startswith("fusion")]
         return Facts(
             learning_rate=training.learning_rate,
-            gate_lr_multiplier=training.gate_lr_multiplier,
+            gate_lr_multiplier=training.gate_multiplier,
             rate_spent=learning_rate_sum(0, self.step, self.total_steps, training),
             rate_left=learning_rate_sum(self.step, self.total_steps, self.total_steps, training),
             trainable=sum(p.numel() for p in self._parameters),

@@ -180,7 +180,7 @@ def alphas(gated: Sequence[Trained]) -> tuple[Alpha, ...]:
 
 def _reach(trained: Trained, epoch: int) -> float:
     rates = sum(h["rate_sum"] for h in trained.history if h["epoch"] <= epoch)
-    return trained.config.training.gate_lr_multiplier * rates
+    return trained.config.training.gate_multiplier * rates
 
 
 def is_clear(a: Spread, b: Spread) -> bool:

@@ -150,7 +150,7 @@ def _alpha(alpha: Alpha, trained: Trained) -> Promise:
         _spread(alpha.spread),
         holds,
         f"{place.capitalize()}. Up to here the gate's learning rate, at its peak "
-        f"{training.gate_lr_multiplier:g} x {training.learning_rate:g}, adds up to "
+        f"{training.gate_multiplier:g} x {training.learning_rate:g}, adds up to "
         f"{alpha.reach:.2f}: about as far as AdamW can carry α; {mean / alpha.reach:.0%} of it "
         "is where α stands on average.",
     )

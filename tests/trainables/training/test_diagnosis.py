@@ -35,7 +35,7 @@ STEPS = 2880  # of the default training
 def facts_at(training: TrainingConfig, step: int) -> Facts:
     return Facts(
         learning_rate=training.learning_rate,
-        gate_lr_multiplier=training.gate_lr_multiplier,
+        gate_lr_multiplier=training.gate_multiplier,
         rate_spent=learning_rate_sum(0, step, STEPS, training),
         rate_left=learning_rate_sum(step, STEPS, STEPS, training),
         trainable=300_000,

@@ -282,10 +282,10 @@ class ExplodingForCausalLM(Qwen2ForCausalLM):
 
     def explode(self, module, args, kwargs, output):
         soft = kwargs.get("inputs_embeds")
-        size = 0.0 if soft is None else float(soft[:, 0].norm(dim=-1).max())
-        if size > 15.0 and len(soft) == 4:
+        size = 0.0 if soft is None else float(soft.norm(dim=-1).max())
+        if size > 10.0 and len(soft) == 4:
             raise RuntimeError("the device is\non fire: détecteur")
-        if size > 15.0:
+        if size > 10.0:
             output.last_hidden_state = output.last_hidden_state * float("nan")
         return output
 """
