@@ -40,7 +40,7 @@ VARIABLES: dict[str, list[str | None]] = {
     "PYTHONUTF8": ["0", "1"],
     "PYTHONIOENCODING": ["ascii", "ascii:strict", "latin-1", "utf-8"],
     "PYTHONHASHSEED": ["0", "7"],
-    "PYTHONWARNINGS": ["default", "junk"],
+    "PYTHONWARNINGS": ["default", "ignore"],
     "COLUMNS": ["0", "1", "20", "40", "-3", "junk", "1000000"],
     "TERM": ["dumb", "junk", "", UNSET],
     "NO_COLOR": SWITCHES,
