@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,12 +110,10 @@ _number: TypeAdapter[float] = TypeAdapter(
 def _multiplier(value: Any) -> Any:
     if value == "auto":
         return value
-    try:
-        if isinstance(value, bool):
-            raise ValueError(value)
-        return _number.validate_python(value)
-    except ValueError:  # pydantic's own is one as well
-        raise ValueError(f"{shown(value)}, but must be `auto` or a number from 0 to 1000") from None
+    with contextlib.suppress(ValueError):  # pydantic's own is one as well
+        if not isinstance(value, bool):
+            return _number.validate_python(value)
+    raise ValueError(f"{shown(value)}, but must be `auto` or a number from 0 to 1000")
 
 
 Multiplier = Annotated[float | Literal["auto"], PlainValidator(_multiplier)]
