@@ -1,14 +1,19 @@
 # make sweep   a finished sweep of the shipped data on the embedded LLM
 # make bench   every benchmark that needs no GPU; long
 # make chaos   a hundred kills of a sweep's processes, each resumed; long
-# make fuzz    5,000 generated inputs, then every file of a sweep damaged in every way
+# make fuzz    2,000 generated inputs, then every file of a sweep damaged in every way
+# make real    a pretrained LLM, SmolLM2-135M-Instruct, in hub/
+# make test-real   the tests on it
 # make test    all tests that need neither a GPU nor a browser
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# Two tests at a time: each has directories and a Ray of its own.
+AT_ONCE := --numprocesses 2 --dist worksteal
+REAL := hub/SmolLM2-135M-Instruct
 
-.PHONY: sweep bench chaos fuzz test unit lint browser clean
+.PHONY: sweep bench chaos fuzz real test-real test unit lint browser clean
 
 sweep: $(READY)
 	$(BIN)/python run_tune.py launch --num_epochs 10
@@ -24,15 +29,25 @@ chaos: $(READY)
 	$(BIN)/python -m tests.chaos
 
 fuzz: $(READY)
-	$(BIN)/python -m tests.fuzz --examples 5000
+	$(BIN)/python -m tests.fuzz --examples 2000
 	$(BIN)/python -m tests.faults
 
+real: $(REAL)
+
+# Order only: what is installed again later does not make the model again.
+$(REAL): | $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[real]'
+	$(BIN)/python -m trainables.llm.make_smollm2 $(REAL)
+
+test-real: $(REAL)
+	$(BIN)/python -m pytest -m real
+
 test: $(READY) lint
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest -m "ray and not browser"
+	$(BIN)/python -m pytest $(AT_ONCE)
+	$(BIN)/python -m pytest $(AT_ONCE) -m "ray and not browser"
 
 unit: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(AT_ONCE)
 
 browser: $(READY)
 	$(BIN)/python -m pytest -m browser

@@ -80,7 +80,7 @@ def prepare(directory: Path, steps: int) -> Workload:
         raise SystemExit(f"--steps is {steps}, but must be a multiple of {EPOCHS}")
     directory.mkdir(parents=True, exist_ok=True)
     rows = BATCH_SIZE * steps // EPOCHS
-    _write_data(directory, rows)
+    write_data(directory, rows)
     (directory / SWEEP_FILE).write_text(
         yaml.safe_dump(_sweep(directory), sort_keys=False), encoding="utf-8"
     )
@@ -106,7 +106,7 @@ def _sweep(directory: Path) -> dict[str, Any]:
     }
 
 
-def _write_data(directory: Path, training_rows: int) -> None:
+def write_data(directory: Path, training_rows: int) -> None:
     """The shipped registry, and a fixed choice of the shipped table's rows."""
     shutil.copyfile(SHIPPED_DATA["tool_registry"], directory / "tools.json")
     with SHIPPED_DATA["profiling_data"].open(newline="", encoding="utf-8") as file:

@@ -37,7 +37,7 @@ TRIALS = 24
 EPOCHS = 27
 SWEEP = {
     "train": {
-        "model": {"llm_model": "llm", "num_attention_heads": 4},
+        "model": {"llm_model": "llm", "num_attention_heads": 4, "num_soft_tokens": 2},
         "data": {"tool_registry": "data/tools.json", "profiling_data": "data/profiling.csv"},
         "training": {
             "batch_size": 2,
@@ -83,11 +83,11 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
-def workplace(directory: Path) -> Path:
+def workplace(directory: Path, trials: int = TRIALS) -> Path:
     directory.mkdir(exist_ok=True)
     write_llm(directory / "llm")
     write_data(directory / "data")
-    (directory / "sweep.yaml").write_text(json.dumps(SWEEP))
+    (directory / "sweep.yaml").write_text(json.dumps({**SWEEP, "num_trials": trials}))
     return directory
 
 
@@ -280,7 +280,7 @@ def run(place: Path, kills: int, rng: random.Random, targets: Sequence[str] = TA
     let_it_end(calm)
     calm.close()
     expected = calm.outcome()
-    if len(expected) != TRIALS or not calm.finished:
+    if not expected or not calm.finished:
         raise SystemExit((place / "calm.log").read_text())
     tally, began = Tally(), time.time()
     print(f"undisturbed: {time.time() - calm.started:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""Thousands of inputs, valid and not: ``python -m tests.fuzz --examples 5000 [--seed 0]``.
+"""Thousands of inputs, valid and not: ``python -m tests.fuzz --examples 2000 [--seed 0]``.
 
 Each is checked as ``validate`` and ``launch`` check it, all but the training. It must work or be
 refused with one line, at once, and leave nothing behind; the exit status says whether all were.
@@ -44,7 +44,7 @@ def fuzz(kind: str, examples: int, number: int, bench: Workbench) -> Tally:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=5000, help="in all")
+    parser.add_argument("--examples", type=int, default=2000, help="in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--messages", action="store_true", help="print every refusal once")
     options = parser.parse_args()

@@ -64,7 +64,8 @@ class Facts:
 
     ``rate_spent`` and ``rate_left`` are sums of the learning rate over the updates made and to
     come, ``trainable`` is the number of trained weights; ``untrained`` names the fusion's
-    parameters that no optimiser group holds, and ``gated`` tells whether it has a gate at all.
+    parameters that no optimiser group holds, and ``gated`` tells whether it has a gate at all;
+    ``soft_tokens`` is S.
     """
 
     learning_rate: float
@@ -75,6 +76,15 @@ class Facts:
     normalize: bool
     gated: bool = True
     untrained: tuple[str, ...] = ()
+    soft_tokens: int = 1
+
+    @property
+    def collapsed_retention(self) -> float:
+        """The tool's embedding is in each of the S soft tokens; what is added differs in them.
+
+        So the sum of all still has what one soft token has with √S times their retention.
+        """
+        return COLLAPSED_RETENTION / math.sqrt(self.soft_tokens)
 
     @property
     def shut_alpha(self) -> float:
@@ -238,11 +248,11 @@ def _loss(history: Sequence[Metrics], facts: Facts) -> Finding | None:
 
 def _retention(history: Sequence[Metrics], facts: Facts) -> Finding | None:
     retention = history[-1]["semantic_retention"]
-    if retention >= COLLAPSED_RETENTION:
+    if retention >= facts.collapsed_retention:
         return None
+    who = "soft token no longer says" if facts.soft_tokens == 1 else "soft tokens no longer say"
     remedy = facts.slower if facts.normalize else "set model.normalize to true"
     return Finding(
         "retention_collapsing",
-        f"semantic_retention is {retention:.2f}: the soft token no longer says which tool it is; "
-        f"{remedy}",
+        f"semantic_retention is {retention:.2f}: the {who} which tool it is; {remedy}",
     )

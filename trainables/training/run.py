@@ -185,6 +185,7 @@ class Run:
             rate_left=learning_rate_sum(self.step, self.total_steps, self.total_steps, training),
             trainable=sum(p.numel() for p in self._parameters),
             normalize=self.config.model.normalize,
+            soft_tokens=self.config.model.soft_tokens,
             gated=any(name.endswith("gate_alpha") for name, _ in fusion),
             untrained=tuple(n for n, p in fusion if id(p) not in held or not p.requires_grad),
         )

@@ -29,6 +29,10 @@ RAY_TRAIN_ENVIRONMENT = {
 }
 
 
+# How often an elastic fleet looks for machines that have joined; Ray's own is once a minute.
+NEW_MACHINES_SECONDS = 15.0
+
+
 def scaling_config(workers: int | tuple[int, int]) -> ray.train.ScalingConfig:
     """So many workers, or between two numbers; a GPU each where there are any, else a core."""
     use_gpu = ray.cluster_resources().get("GPU", 0) > 0
@@ -36,6 +40,7 @@ def scaling_config(workers: int | tuple[int, int]) -> ray.train.ScalingConfig:
         num_workers=workers,
         use_gpu=use_gpu,
         resources_per_worker=None if use_gpu else {"CPU": 1},
+        elastic_resize_monitor_interval_s=NEW_MACHINES_SECONDS,
     )
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from trainables.config import EMBEDDED
 from trainables.errors import CheckpointError, UserError
 from trainables.files import exists, new_directory
 from trainables.training.checkpoint_files import (
@@ -105,20 +106,28 @@ def _card(
 ) -> str:
     encoder = json.loads((checkpoint / ENCODER_CONFIG_FILE).read_text(encoding="utf-8"))
     manifest = read_manifest(directory)
-    llm = config["model"]["llm_model"]
+    llm, imports, name = _named_llm(config["model"]["llm_model"])
+    before, after = (encoder.get("prompt", {}).get(part, []) for part in ("before", "after"))
+    around = "with nothing around"
+    if before or after:
+        around = f"between {len(before)} and {len(after)} tokens of `prompt` in encoder.json"
+    soft_tokens = encoder["options"].get("num_soft_tokens", 1)
+    hidden_size = encoder["hidden_size"]
+    shape = f"[{hidden_size}]" if soft_tokens == 1 else f"[{soft_tokens}, {hidden_size}]"
     figures = "\n".join(
         f"| {key} | {best.metrics[key]:.6g} |" for key in CARD_METRICS if key in best.metrics
     )
     params = "\n".join(f"| `{key}` | {value} |" for key, value in best.params.items())
     versions = ", ".join(f"{name} {v}" for name, v in manifest["versions"].items())
     tools = ", ".join(encoder["tool_names"])
-    tool = encoder["tool_names"][0]
+    tool = json.dumps(encoder["tool_names"][0], ensure_ascii=False)  # as Python writes it, too
     return f"""# Resource encoder from sweep `{record.name}`
 
 The best of {len(record.trials)} trials by {record.metric} ({record.mode}): {best.trial_id},
 {best.described_status}.
 
-- frozen LLM: {Path(llm).name if Path(llm).is_absolute() else llm}
+- frozen LLM: {llm}
+- soft tokens: {soft_tokens}, {around}
 - hidden size: {encoder["hidden_size"]}
 - tools: {tools}
 
@@ -126,11 +135,22 @@ The best of {len(record.trials)} trials by {record.metric} ({record.mode}): {bes
 from trainables.models.encoder import Encoder
 
 encoder = Encoder.from_pretrained("{out}")
-soft_token = encoder.encode(
-    "{tool}",
-    {{"input_size": "small", "cpu_core": 4, "cpu_mem_gb": 16,
-     "gpu_sm": 50, "gpu_mem_gb": 8, "latency_ms": 120}},
-)  # [{encoder["hidden_size"]}]
+figures = {{"input_size": "small", "cpu_core": 4, "cpu_mem_gb": 16,
+           "gpu_sm": 50, "gpu_mem_gb": 8, "latency_ms": 120}}
+soft = encoder.encode({tool}, figures)  # {shape}
+```
+
+What the LLM writes about them, with the soft tokens where they stood in training:
+
+```python
+{imports}
+
+llm, tokenizer = (
+    kind.from_pretrained({name}) for kind in (AutoModelForCausalLM, AutoTokenizer)
+)
+inputs = encoder.inputs_embeds(llm, {tool}, figures)
+written = llm.generate(inputs_embeds=inputs, max_new_tokens=80, do_sample=False)
+print(tokenizer.decode(written[0], skip_special_tokens=True))
 ```
 
 | figure | value |
@@ -143,6 +163,17 @@ soft_token = encoder.encode(
 
 Made with {versions}, tuning {_own_version()}, Python {manifest["python"]}.
 """
+
+
+def _named_llm(llm: str) -> tuple[str, str, str]:
+    """How a card speaks of the LLM, and in code what to import and to load."""
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    if llm == EMBEDDED:
+        return llm, f"{imports}\n\nfrom trainables.config import EMBEDDED_DIR", "EMBEDDED_DIR"
+    if not Path(llm).is_absolute():
+        return llm, imports, json.dumps(llm, ensure_ascii=False)
+    shown = Path(llm).name  # the directory's place is nothing for others
+    return f"{shown} (a directory)", imports, json.dumps(shown, ensure_ascii=False)
 
 
 def _own_version() -> str:

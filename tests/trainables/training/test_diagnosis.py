@@ -98,6 +98,17 @@ def test_an_encoder_without_a_gate_has_none_that_is_stuck() -> None:
     assert "gate" not in found.text
 
 
+@pytest.mark.parametrize(("soft_tokens", "least"), [(1, 0.3), (4, 0.15), (16, 0.075)])
+def test_of_several_soft_tokens_each_may_keep_less_of_the_tool(
+    soft_tokens: int, least: float
+) -> None:
+    facts = Facts(**{**vars(FACTS), "soft_tokens": soft_tokens})
+    assert diagnose([row(semantic_retention=least + 0.001)], facts) == []
+    (found,) = diagnose([row(semantic_retention=least - 0.001)], facts)
+    assert found.id == "retention_collapsing"
+    assert ("soft tokens no longer say" in found.text) == (soft_tokens > 1)
+
+
 def test_a_loss_may_wait_for_a_long_warm_up() -> None:
     waiting = Facts(**{**vars(FACTS), "rate_spent": 0.05, "rate_left": 0.95})
     assert diagnose([row()] * 3, waiting) == []

@@ -27,7 +27,7 @@ from tests.tuning.sweep.test_launch_on_ray import (
 
 __all__ = ["workplace"]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-WAIT_SECONDS = 240  # Ray Train looks for new machines once a minute
+WAIT_SECONDS = 240
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Deterministic sweeps on a real Ray cluster: killed, or delayed, they come out the same."""
+"""A deterministic sweep on a real Ray cluster: killed and delayed, it comes out the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import chaos
-from tests.tuning.sweep.test_launch_on_ray import answer, run, workplace
+from tests.tuning.sweep.test_launch_on_ray import answer, workplace
 
 __all__ = ["workplace"]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -40,27 +40,20 @@ def make_sleepy(llm: Path) -> None:
     (llm / "config.json").write_text(json.dumps(config))
 
 
-def test_a_sweep_outlives_the_kill_of_driver_host_or_everything(workplace: Path) -> None:
-    """The short form of ``python -m tests.chaos``, which kills every kind of process."""
-    place = chaos.workplace(workplace / "chaos")
+def test_neither_kills_nor_delays_change_anything(workplace: Path) -> None:
+    """The short form of ``python -m tests.chaos``, which kills every kind of process.
+
+    Here random trials are held up as well, in the sweep that nobody kills, too.
+    """
+    place = chaos.workplace(workplace / "chaos", trials=16)
+    make_sleepy(place / "llm")
+    sweep = json.loads((place / "sweep.yaml").read_text())
+    sweep["train"]["model"]["trust_remote_code"] = True
+    (place / "sweep.yaml").write_text(json.dumps(sweep))
     targets = ("driver", "host", "everything")
     tally = chaos.run(place, kills=3, rng=random.Random(2), targets=targets)
     assert len(tally.kills) >= 3
     assert not tally.faults
-
-
-def test_delays_in_random_trials_change_nothing(workplace: Path) -> None:
-    make_sleepy(workplace / "llm")
-    sweep = {**chaos.SWEEP, "num_trials": 12, "scheduler": {"type": "asha"}}
-    (workplace / "sweep.yaml").write_text(json.dumps(sweep))
-    found = []
-    for name in ("first", "second"):
-        run(
-            workplace, "launch", "--config", "sweep.yaml", "--name", name, "--num_epochs", "9",
-            "--set", "train.model.trust_remote_code=true",
-        )  # fmt: skip
-        trials = answer(workplace, "trials", name)
-        found.append([(t["trial_id"], t["params"], t["status"], t["history"]) for t in trials])
-    assert len(found[0]) == 12
-    assert {status for *_, status, _ in found[0]} == {"finished", "stopped early"}
-    assert found[0] == found[1]
+    calm = answer(place, "trials", "calm")
+    assert len(calm) == 16
+    assert {trial["status"] for trial in calm} == {"finished", "stopped early"}

@@ -45,7 +45,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     write_data(tmp_path / "data")
     (tmp_path / "space.yaml").write_text(SPACE)
     train = {
-        "model": {"llm_model": "llm", "num_attention_heads": 4},
+        "model": {"llm_model": "llm", "num_attention_heads": 4, "num_soft_tokens": 2},
         "data": {"tool_registry": "data/tools.json", "profiling_data": "data/profiling.csv"},
         "training": TRAINING,
     }
@@ -193,12 +193,12 @@ def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
     stale = leave_a_stale_address()
     process = start(
         workplace, "launch", "--config", "sweep.yaml", "--name", "one", "--log_wandb",
-        "--num_epochs", "100", "--set", "max_concurrent=1",  # Ray's gauges come some seconds late
+        "--num_epochs", "30", "--set", "max_concurrent=1",  # Ray's gauges come some seconds late
     )  # fmt: skip
     process.wait_for_line(re.escape(stale))
     dashboard = process.wait_for_line("dashboard http")
     assert "ray get-auth-token`" in dashboard
-    process.wait_for_line(r"trial_0000 epoch 2/100")
+    process.wait_for_line(r"trial_0000 epoch 2/30")
     with hosts_paused():  # however fast they are, the sweep is not over before Ray shows its gauges
         gauges = gauge_lines()
         assert answer(workplace, "status", "one")["state"] == "running"
@@ -211,7 +211,7 @@ def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
     status = answer(workplace, "status", "one")
     assert (status["state"], status["trials"]) == ("finished", {"finished": 3})
     trials = answer(workplace, "trials", "one")
-    assert [[row["epoch"] for row in t["history"]] for t in trials] == [list(range(1, 101))] * 3
+    assert [[row["epoch"] for row in t["history"]] for t in trials] == [list(range(1, 31))] * 3
     best = answer(workplace, "best", "one")
     assert best["value"] == min(t["metrics"]["val_loss"] for t in trials)
     check_checkpoints(workplace / "sweeps" / "one", best)
@@ -235,40 +235,6 @@ def check_checkpoints(directory: Path, best: dict[str, Any]) -> None:
     assert result.metrics["val_loss"] == best["value"]
     assert result.checkpoint is not None
     assert Path(result.checkpoint.path).resolve() == Path(best["checkpoint"]).resolve()
-
-
-def test_a_killed_sweep_goes_on_where_it_was(workplace: Path) -> None:
-    one_at_a_time = ("--num_epochs", "30", "--set", "max_concurrent=1")
-    process = start(workplace, "launch", "--config", "sweep.yaml", "--name", "cut", *one_at_a_time)
-    process.wait_for_line(r"trial_0000 finished")
-    process.wait_for_line(r"trial_0001 epoch 3/")
-    process.kill()
-    process.wait()
-    stop_ray()
-    before = answer(workplace, "trials", "cut")
-    assert answer(workplace, "status", "cut")["state"] == "interrupted"
-    run(workplace, "resume", "cut")
-    after = answer(workplace, "trials", "cut")
-    assert [t["status"] for t in after] == ["finished"] * 3
-    assert [[row["epoch"] for row in t["history"]] for t in after] == [list(range(1, 31))] * 3
-    assert after[0] == before[0], "a finished trial must not run again"
-    run(workplace, "launch", "--config", "sweep.yaml", "--name", "straight", *one_at_a_time)
-    straight = answer(workplace, "trials", "straight")
-    assert [t["params"] for t in after] == [t["params"] for t in straight]
-    assert [t["history"] for t in after] == [t["history"] for t in straight]
-
-
-def test_early_stopping_frees_what_the_next_trial_needs(workplace: Path) -> None:
-    """More stops than slots: a leaked placement group would leave the last trials waiting."""
-    out = run(
-        workplace, "launch", "--config", "sweep.yaml", "--name", "asha", "--num_trials", "6",
-        "--set", "scheduler={type: asha, reduction_factor: 2}", "--set", "max_concurrent=2",
-        "--num_epochs", "8",
-    )  # fmt: skip
-    status = answer(workplace, "status", "asha")["trials"]
-    assert sum(status.values()) == 6
-    assert set(status) <= {"finished", "stopped early"}
-    assert status.get("stopped early", 0) >= 2, out
 
 
 EXPLODING = r"""
@@ -321,46 +287,6 @@ def test_a_trial_that_diverges_or_crashes_ends_alone(workplace: Path) -> None:
     assert reasons == {"RuntimeError: the device is on fire: détecteur"}
     messages = [t["message"] for t in trials if t["status"] == "diverged"]
     assert all(re.search(r"^(loss|val_loss|gradient norm) is (nan|inf)", m) for m in messages)
-
-
-TWICE = """
-import logging, os, signal, warnings
-from pathlib import Path
-from tuning.config.sweep import ResolvedSweep, load_sweep
-from tuning.sweep.launch import launch
-from tuning.terminal import say_on_stdout
-
-def state():
-    loggers = [logging.getLogger(name) for name in ("ray", "optuna", "py.warnings", "transformers")]
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    return [
-        dict(os.environ),
-        [(list(logger.handlers), logger.propagate) for logger in loggers],
-        (list(warnings.filters), warnings.showwarning),
-        [signal.getsignal(number) for number in numbers],
-    ]
-
-before = state()
-for name, kind in (("one", "packed"), ("two", "dedicated")):
-    settings = [f"execution.type={kind}", "num_trials=1"]
-    launch(ResolvedSweep(name, load_sweep(Path("sweep.yaml"), settings)), say_on_stdout())
-    assert state() == before, (before, state())
-"""
-
-
-def test_a_program_that_launches_twice_finds_itself_as_it_was(workplace: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TWICE],
-        cwd=workplace,
-        env={**os.environ, "PYTHONPATH": str(RUN_TUNE.parent)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    one, two = (answer(workplace, "trials", name) for name in ("one", "two"))
-    assert [t["status"] for t in one + two] == ["finished"] * 2
-    assert one[0]["history"] == two[0]["history"]
 
 
 def losses(out: str) -> list[float]:
