@@ -21,7 +21,7 @@ from trainables.llm.shape import BYTES, H100_PEAK, H100_SHARE, cpu_rate, h100_ra
 from trainables.models.features import NUM_FEATURES, RESOURCE_HIDDEN_SIZE
 from trainables.training.startup_time import CHARACTERS_PER_TOKEN, expected_initialisation, shape_of
 from tuning.config.space import describe_steps
-from tuning.config.sweep import ASHA, DedicatedExecution, SweepConfig
+from tuning.config.sweep import DedicatedExecution, SweepConfig
 from tuning.terminal import duration
 
 BYTES_PER_PARAMETER = 2  # of an LLM whose shape is not known, in its files
@@ -61,7 +61,7 @@ def estimate_cost(config: SweepConfig, data: CheckedData) -> Cost:
     ]
     around = _tokens_around(train.model)
     tokens = float(np.mean(texts)) / CHARACTERS_PER_TOKEN + around
-    epochs = _expected_epochs(config)
+    epochs = config.expected_epochs
     passed = tokens * epochs * (2 * len(data.train_rows) + len(data.val_rows))
     parameters = float(shape.parameters) if shape else _parameters_by_files(directory)
     flops = 2 * parameters * passed if parameters else None
@@ -86,22 +86,6 @@ def _tokens_around(model: ModelConfig) -> int:
     prompt = model.settled.prompt
     after = len(prompt.after) if isinstance(prompt, PromptConfig) else AFTER if prompt else 0
     return model.soft_tokens - 1 + after
-
-
-def _expected_epochs(config: SweepConfig) -> float:
-    """Epochs of the whole sweep; successive halving lets one in ``reduction_factor`` go on."""
-    whole = config.train.training.num_epochs
-    match config.scheduler:
-        case ASHA() as asha:
-            total, survivors, done, rung = 0.0, float(config.num_trials), 0, asha.grace_epochs
-            while done < whole:
-                reach = min(rung, whole)
-                total += survivors * (reach - done)
-                survivors = max(1.0, survivors / asha.reduction_factor)
-                done, rung = reach, rung * asha.reduction_factor
-            return total
-        case _:
-            return float(config.num_trials * whole)
 
 
 def _parameters_by_files(directory: Path | None) -> float | None:

@@ -118,6 +118,9 @@ class Line:
     def saved(self) -> None:
         """Nothing waits for it."""
 
+    def pace(self, seconds_per_row: float) -> None:
+        """Nobody asks."""
+
     def join(self, facts: HostFacts) -> None:
         self.facts = facts
 

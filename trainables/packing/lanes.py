@@ -28,6 +28,7 @@ from trainables.training.run import Run
 from trainables.training.step import train_step
 
 _log = logging.getLogger(__name__)
+PACE_STEPS = 10  # from here on what is left can be told from them
 
 
 @dataclass
@@ -75,6 +76,8 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._turn: deque[Lane] = deque()  # the runs that have steps to make
         self.seconds_in_steps = 0.0
+        self._steps_timed = -1  # the first one is left out: it makes what the others find
+        self._seconds_timed, self._rows_timed = 0.0, 0
 
     @property
     def busy(self) -> bool:
@@ -120,7 +123,9 @@ class Lanes:
             return
         start = time.perf_counter()
         ended = train_step([lane.run for lane in lanes], self._llm)
-        self.seconds_in_steps += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self.seconds_in_steps += seconds
+        self._time(seconds, sum(lane.run.config.training.batch_size for lane in lanes))
         for lane in lanes:
             lane.first_step_at = lane.first_step_at or time.time()
             if lane.run in ended:
@@ -129,6 +134,20 @@ class Lanes:
                 self._turn.append(lane)
             else:
                 yield lane.key, self._report(lane)
+
+    def take_pace(self) -> float | None:
+        """Seconds of training per row, once: when enough steps were made to tell."""
+        if self._steps_timed != PACE_STEPS:
+            return None
+        self._steps_timed += 1  # it is told
+        return self._seconds_timed / self._rows_timed
+
+    def _time(self, seconds: float, rows: int) -> None:
+        if self._steps_timed < PACE_STEPS:
+            self._steps_timed += 1
+            if self._steps_timed > 0:
+                self._seconds_timed += seconds
+                self._rows_timed += rows
 
     def _admit(self) -> Iterator[tuple[str, Report]]:
         while self._waiting:
@@ -216,6 +235,8 @@ def serve(lanes: Lanes, link: Link) -> None:
                     return
         for key, report in lanes.work():
             link.send(key, report, lanes.seconds_in_steps)
+        if pace := lanes.take_pace():
+            link.pace(pace)
 
 
 def _ending(error: Exception, last: Metrics | None = None) -> Ending:

@@ -66,6 +66,9 @@ class Link(Protocol):
     def saved(self) -> None:
         """All runs have been saved where they stand."""
 
+    def pace(self, seconds_per_row: float) -> None:
+        """How long a row takes, by the first steps; returns at once."""
+
 
 class Board(Protocol):
     """What a host asks of whoever hands out the runs, an actor elsewhere."""
@@ -84,6 +87,9 @@ class Board(Protocol):
 
     async def saved(self, host: str) -> None:
         """The host has saved its runs where they stand."""
+
+    async def pace(self, seconds_per_row: float) -> None:
+        """How long a row takes on a host, by its first steps."""
 
     async def inputs(self, timeout: float) -> Any:
         """The shared inputs as a list of one object reference; None if there are none yet."""

@@ -77,6 +77,9 @@ class SwitchboardLink:
     def saved(self) -> None:
         self._board.ask(Board.saved, self._host)
 
+    def pace(self, seconds_per_row: float) -> None:
+        self._board.tell(Board.pace, seconds_per_row)
+
     def _listen(self) -> None:
         while True:
             try:

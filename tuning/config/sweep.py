@@ -235,6 +235,21 @@ class SweepConfig(Section):
                 filled[key] = {"type": default, **filled[key]}
         return filled
 
+    @property
+    def expected_epochs(self) -> float:
+        """Of all trials; successive halving lets one in ``reduction_factor`` go on."""
+        whole = self.train.training.num_epochs
+        if not isinstance(self.scheduler, ASHA):
+            return float(self.num_trials * whole)
+        asha = self.scheduler
+        total, survivors, done, rung = 0.0, float(self.num_trials), 0, asha.grace_epochs
+        while done < whole:
+            reach = min(rung, whole)
+            total += survivors * (reach - done)
+            survivors = max(1.0, survivors / asha.reduction_factor)
+            done, rung = reach, rung * asha.reduction_factor
+        return total
+
 
 @dataclass(frozen=True)
 class ResolvedSweep:

@@ -30,7 +30,7 @@ class ExecutionContext:
     """What an execution needs to know of the sweep, and of where it runs.
 
     ``config`` has no null that the cluster decides. ``interrupt`` is called while something is
-    waited for, and may raise.
+    waited for, and may raise. ``epochs_done``: of all trials, before an interruption.
     """
 
     config: SweepConfig
@@ -38,6 +38,12 @@ class ExecutionContext:
     train_runs: Path  # the directories of Ray Train's runs; removed at the end
     say: Say
     interrupt: Callable[[], None]
+    epochs_done: int = 0
+
+    @property
+    def epochs_left(self) -> float:
+        """Of all trials, as far as that is known before they are stopped early."""
+        return max(1.0, self.config.expected_epochs - self.epochs_done)
 
     @property
     def most_trials(self) -> int:

@@ -22,6 +22,7 @@ from trainables.inputs.shared_inputs import SharedInputs
 from trainables.packing.protocol import HostFacts
 from trainables.workers.host import HostSettings, make_fleet
 from tuning.execution.failures import reason_of
+from tuning.execution.switchboard import PACE
 from tuning.ray_internals import ControllerStarted, WorkersStart, abort_controller
 from tuning.terminal import Say
 
@@ -99,6 +100,7 @@ class Fleet:
         self._interrupt = interrupt
         self._say = say
         self._lost = self._next_lost()
+        self._pace: ray.ObjectRef | None = self.switchboard.get.remote(PACE, FOREVER)
         self._up = False
         self._asked = 0.0
         self._failure = self.switchboard.start_failure.remote()
@@ -123,6 +125,13 @@ class Fleet:
 
     def _next_lost(self) -> ray.ObjectRef:
         return self.switchboard.get.remote(LOST, FOREVER)
+
+    def pace(self) -> float | None:
+        """Seconds that a row takes on a host, once, when one has told it."""
+        if self._pace is None or not ray.wait([self._pace], timeout=0)[0]:
+            return None
+        (seconds, *_), self._pace = ray.get(self._pace), None
+        return float(seconds)
 
     def is_up(self) -> bool:
         """Whether any host has joined; may be asked often."""
@@ -165,15 +174,21 @@ class Fleet:
 
 
 class FleetCallback(tune.Callback):
-    """Ends the sweep if the fleet is gone; frees a trial's lane the moment it has ended."""
+    """Ends the sweep if the fleet is gone; frees a trial's lane the moment it has ended.
 
-    def __init__(self, fleet: Fleet) -> None:
+    ``say_pace`` is called once, with the seconds that a row takes on a host.
+    """
+
+    def __init__(self, fleet: Fleet, say_pace: Callable[[float], None]) -> None:
         self._fleet = fleet
+        self._say_pace = say_pace
         self._checked = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if time.monotonic() - self._checked > WATCH_SECONDS:
             self._fleet.check()
+            if pace := self._fleet.pace():
+                self._say_pace(pace)
             self._checked = time.monotonic()
 
     def on_trial_complete(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from trainables.inputs.cache import find_inputs
 from trainables.inputs.find_or_prepare import FROM_CACHE
@@ -27,6 +28,9 @@ from tuning.execution.fleet import Fleet, FleetCallback
 from tuning.execution.packed_trial import PackedSettings, PackedTrial
 from tuning.execution.process_state import environment
 from tuning.execution.switchboard import open_switchboard
+from tuning.terminal import duration
+
+LONG_SECONDS = 60.0  # of a shorter sweep nobody needs to know what is left
 
 
 @contextmanager
@@ -96,10 +100,25 @@ def _execution(
         inputs.hidden_size,
         inputs.prompt,
         reuse_actors=True,
-        callbacks=[FleetCallback(fleet)],
+        callbacks=[FleetCallback(fleet, partial(say_pace, context, min(hosts, slots), inputs))],
         hosts=fleet.describe,
         save=fleet.save,
     )
+
+
+def say_pace(
+    context: ExecutionContext, hosts: int, inputs: SharedInputs, seconds_per_row: float
+) -> None:
+    """What is left, by the first steps; of a short sweep nothing."""
+    # No gradient of a held-out row is computed: it takes half the time.
+    rows = len(inputs.train_rows) + 0.5 * len(inputs.val_rows)
+    per_epoch, epochs = rows * seconds_per_row, context.epochs_left
+    left = epochs * per_epoch / hosts
+    if left >= LONG_SECONDS:
+        context.say(
+            f"      by its first steps an epoch takes a host about {duration(per_epoch)}; about "
+            f"{epochs:.0f} epochs, hosts: {hosts}; so about {duration(left)} left"
+        )
 
 
 def _lanes(settings: HostSettings, fleet: Fleet) -> tuple[int, str]:

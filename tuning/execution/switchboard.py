@@ -24,6 +24,7 @@ from tuning.execution.mailbox import DRIVER_SHARE, Mailbox
 
 # A run that has reported keeps its lane for so long while another waits for one.
 PATIENCE_SECONDS = 1.0
+PACE = "pace"  # a queue of the mailbox
 
 
 @dataclass
@@ -135,6 +136,9 @@ class Switchboard(Mailbox, Board):
         async with self._another_saved:
             self._saved.add(host)
             self._another_saved.notify_all()
+
+    async def pace(self, seconds_per_row: float) -> None:
+        await self.put(PACE, seconds_per_row)
 
     async def commands(self, host: str, timeout: float) -> list[Command]:
         """What the host has to do; ``close`` for one that is not known any more."""

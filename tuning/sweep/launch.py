@@ -187,7 +187,8 @@ def _context(sweep: RunningSweep, cluster: Cluster, probe: Probing | None) -> Ex
             probe.check()
 
     train_runs = sweep.directory / TRAIN_RUNS_DIR
-    return ExecutionContext(sweep.config, cluster, train_runs, sweep.say, interrupt)
+    done = sum(trial.epoch for trial in sweep.record.trials.values())
+    return ExecutionContext(sweep.config, cluster, train_runs, sweep.say, interrupt, done)
 
 
 def _search(sweep: RunningSweep, execution: Execution, starts: Sequence[Start]) -> None:

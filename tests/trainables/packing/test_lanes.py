@@ -328,6 +328,7 @@ class ScriptedLink:
         self.script = script
         self.waits: list[bool] = []
         self.sent: list[tuple[str, Report, float]] = []
+        self.paces: list[float] = []
 
     def receive(self, wait: bool) -> list[Command]:
         self.waits.append(wait)
@@ -337,6 +338,9 @@ class ScriptedLink:
 
     def send(self, key: str, report: Report, seconds_in_steps: float) -> None:
         self.sent.append((key, report, seconds_in_steps))
+
+    def pace(self, seconds_per_row: float) -> None:
+        self.paces.append(seconds_per_row)
 
 
 def test_a_host_trains_until_it_is_told_to_close(
@@ -352,6 +356,22 @@ def test_a_host_trains_until_it_is_told_to_close(
     assert link.waits[0], "an idle host waits to be told"
     assert link.waits[-1], "the run has reported, and waits for the decision"
     assert 0 < link.sent[0][2] == lanes.seconds_in_steps
+
+
+def test_a_host_tells_its_pace_once_by_ten_steps_after_the_first(
+    make_config: ConfigMaker,
+    device_inputs: DeviceInputs,
+    llm: FrozenLLM,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([0.0, 100.0, *(100.0 + step // 2 * 8.0 for step in range(1, 200))])
+    monkeypatch.setattr("trainables.packing.lanes.time.perf_counter", lambda: next(clock))
+    (tmp_path / "a").mkdir()
+    assignment = Assignment(make_config(training__batch_size=2), str(tmp_path / "a"))
+    link = ScriptedLink([[Command("assign", "a", assignment)]])
+    serve(make_lanes(llm, device_inputs), link)
+    assert link.paces == [4.0]
 
 
 def test_nothing_in_an_assignment_needs_torch(make_config: ConfigMaker) -> None:

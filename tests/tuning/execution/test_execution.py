@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from ray import tune
 
-from tuning.execution.execution import trial_class
+from trainables.inputs.shared_inputs import SharedInputs
+from tuning.config.sweep import load_sweep
+from tuning.execution.cluster import Cluster
+from tuning.execution.execution import ExecutionContext, trial_class
+from tuning.execution.packed import say_pace
 
 
 class Plain(tune.Trainable):
@@ -29,3 +34,19 @@ def test_it_gets_its_settings_in_another_process(monkeypatch: pytest.MonkeyPatch
     trial.setup({"number": 3})
     assert trial.given == ({"number": 3}, {"a": 1})
     assert there.__qualname__ == "Trial", "what the dashboard shows"
+
+
+def test_what_is_left_is_told_by_the_first_steps(inputs: SharedInputs) -> None:
+    settings = ["num_trials=8", "scheduler.type=none", "train.training.num_epochs=2"]
+    said: list[str] = []
+    context = ExecutionContext(
+        load_sweep(None, settings), Cluster(2, False, None, False), Path(), said.append, list, 4
+    )
+    rows = len(inputs.train_rows) + len(inputs.val_rows) / 2
+    say_pace(context, 2, inputs, 60 / rows)
+    assert said == [
+        "      by its first steps an epoch takes a host about 1 min 00 s; about 12 epochs, hosts: 2; "
+        "so about 6 min 00 s left"
+    ]
+    say_pace(context, 2, inputs, 1 / rows)
+    assert len(said) == 1, "of a short sweep nothing"
