@@ -84,10 +84,13 @@ def prompts(llm: FrozenLLM, steps: int) -> None:
     assert llm.around(long).prefix is not None, "this LLM reads the prompt in every step"
     whole = load(str(llm.source))
     whole._same_losses = lambda *surroundings: False  # type: ignore[method-assign]
+    fused = load(str(llm.source))
+    fused.model.set_attn_implementation("sdpa")  # type: ignore[operator]
     found = compared(
         {
             "no prompt": lambda: step(llm, group)[0],
             f"{BEFORE} tokens before": lambda: step(llm, group, long)[0],
+            "the same, sdpa": lambda: step(fused, group, long)[0],
             "the same, read in every step": lambda: step(whole, group, long)[0],
         },
         steps,

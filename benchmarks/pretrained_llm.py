@@ -2,7 +2,7 @@
 
     make real
     python -m benchmarks.pretrained_llm DIRECTORY [--only NAME ...]
-    python -m benchmarks.pretrained_llm DIRECTORY --show [--picture FILE.png]
+    python -m benchmarks.pretrained_llm DIRECTORY --show [--picture FILE.png --sweep sweeps/smol]
 
 60 rows of each shipped tool (420), batch 8, fp32, one thread; every variant is a training of its
 own, of 60 or 300 steps, with the project's own step, schedule and evaluation. A variant's figures
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.workload import print_table, write_data, write_json
-from trainables.config import PretrainConfig, parse_config
+from trainables.config import PretrainConfig, TrainingConfig, parse_config
 from trainables.inputs.find_or_prepare import find_or_prepare
 from trainables.llm.frozen import FrozenLLM, load_llm
 from trainables.models.encoder import evaluating
@@ -32,6 +32,7 @@ from trainables.training.batches import DeviceInputs
 from trainables.training.evaluation import evaluate, field_accuracy
 from trainables.training.run import Run
 from trainables.training.step import train_step
+from tuning.history.sweeps import read_sweep
 
 SMOLLM2 = Path("hub/SmolLM2-135M-Instruct")
 TRAINING_ROWS = 54 * 7
@@ -105,7 +106,7 @@ def train(config: PretrainConfig, llm: FrozenLLM, steps: int, factor: float) -> 
             raise failed[run]
     return {
         "val_loss": losses,
-        "gate_alpha": float(run.encoder.gate),
+        "gate_alpha": run.encoder.get_gate_value(),
         "retention": retention,
         "seconds_per_step": spent / steps,
         "field_accuracy": field_accuracy(run, llm, len(inputs.val_rows)),
@@ -171,8 +172,8 @@ def file_name(variant: str) -> str:
     return variant.replace(", ", "-").replace(" ", "_").replace("'", "")
 
 
-def picture(directory: Path, path: Path) -> None:
-    """Held-out loss over the steps: by S and prompt, by gate, scale and learning rate."""
+def picture(directory: Path, path: Path, sweep: Path | None) -> None:
+    """Held-out loss over the steps: by S and prompt, by scale and rate; a sweep's trials."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -182,9 +183,9 @@ def picture(directory: Path, path: Path) -> None:
         "soft tokens and what stands around them": (
             "default", "S = 8", "S = 1", "nothing around", "S = 1, nothing around",
         ),
-        "gate, scale, learning rate": (
+        "gate, scale, learning rate, heads": (
             "default", "gate x 10", "at the embeddings' RMS", "learning rate 2e-3",
-            "learning rate 5e-4",
+            "learning rate 5e-4", "1 head",
         ),
         "300 steps": (
             "default, 300 steps", "default, 300 steps, seed 1", "default, 300 steps, seed 2",
@@ -192,19 +193,36 @@ def picture(directory: Path, path: Path) -> None:
         ),
     }  # fmt: skip
     found = results(directory)
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), sharey=True)
-    for axis, (title, names) in zip(axes, panels.items(), strict=True):
+    figure, axes = plt.subplots(1, 4, figsize=(20, 4.6))
+    for axis, (title, names) in zip(axes[:3], panels.items(), strict=True):
         for name in names:
             if name in found:
                 losses = {int(k): v for k, v in found[name]["val_loss"].items()}
                 label = "S = 16, chat turns (default)" if name == "default" else name
                 axis.plot(list(losses), list(losses.values()), marker="o", label=label)
         axis.set(title=title, xlabel="step")
+        axis.set(ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    axes[0].set(ylabel="held-out loss, nats per token", ylim=(0, None))
+    axes[0].set(ylabel="held-out loss, nats per token")
+    if sweep is not None:
+        show_sweep(axes[3], sweep)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
+
+
+def show_sweep(axis: Any, sweep: Path) -> None:
+    """The last held-out loss of every trial over its learning rate."""
+    trials = read_sweep(sweep).trials.values()
+    for dropout in sorted({t.params["model.dropout"] for t in trials}):
+        chosen = [t for t in trials if t.params["model.dropout"] == dropout]
+        rates = [t.params["training.learning_rate"] for t in chosen]
+        axis.scatter(rates, [t.metrics["val_loss"] for t in chosen], label=f"dropout {dropout}")
+    default = TrainingConfig().learning_rate
+    axis.axvline(default, color="grey", linestyle="--", label="default learning rate")
+    axis.set(title=f"a sweep of {len(trials)} trials", xlabel="learning rate", xscale="log")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
 
 
 def main() -> None:
@@ -214,6 +232,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME")
     parser.add_argument("--show", action="store_true", help="print what lies there, train nothing")
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--sweep", type=Path, help="a sweep over learning rate and dropout")
     options = parser.parse_args()
     options.directory.mkdir(parents=True, exist_ok=True)
     if not options.show:
@@ -230,7 +249,7 @@ def main() -> None:
             write_json(path, train(config, llm, steps, factor))
     show(options.directory)
     if options.picture:
-        picture(options.directory, options.picture)
+        picture(options.directory, options.picture, options.sweep)
 
 
 if __name__ == "__main__":

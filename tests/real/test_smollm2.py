@@ -65,7 +65,7 @@ def test_it_learns_within_a_few_steps_and_the_gate_opens(config: PretrainConfig)
         assert not train_step([run], llm)
     after, _ = evaluate(run, llm)
     assert before > 5
-    assert after < 0.6 * before
+    assert after < 0.7 * before
     assert run.encoder.get_gate_value() > 0.2
 
 
@@ -94,7 +94,7 @@ def test_a_long_prompt_is_read_once_and_changes_no_loss(
 def test_a_killed_sweep_comes_out_bit_for_bit(workplace: Path) -> None:
     sweep = json.loads((workplace / "sweep.yaml").read_text())
     sweep["train"]["model"] = {"llm_model": str(SMOLLM2)}
-    sweep["train"]["training"] |= {"num_epochs": 2, "field_accuracy_samples": 0}
+    sweep["train"]["training"] |= {"num_epochs": 2, "field_accuracy_samples": 0, "batch_size": 16}
     sweep["num_trials"] = 2
     (workplace / "sweep.yaml").write_text(json.dumps(sweep))
     launch = ("launch", "--config", "sweep.yaml", "--set", "max_concurrent=1", "--name")

@@ -45,8 +45,8 @@ def test_what_is_left_is_told_by_the_first_steps(inputs: SharedInputs) -> None:
     rows = len(inputs.train_rows) + len(inputs.val_rows) / 2
     say_pace(context, 2, inputs, 60 / rows)
     assert said == [
-        "      by its first steps an epoch takes a host about 1 min 00 s; about 12 epochs, hosts: 2; "
-        "so about 6 min 00 s left"
+        "      by its first steps an epoch takes a host about 1 min 00 s; about 12 epochs, "
+        "hosts: 2; so about 6 min 00 s left"
     ]
     say_pace(context, 2, inputs, 1 / rows)
     assert len(said) == 1, "of a short sweep nothing"

@@ -22,14 +22,18 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import write_data, write_llm
+from tests.conftest import byte_tokenizer, write_data, write_llm
+from trainables.config import PromptConfig
+from trainables.llm.place.prompt_text import REQUEST
 from trainables.models.features import RESOURCES
 from trainables.models.resource_encoder import ResourceEncoder
+from tuning.config.sweep import load_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 RAY = Path(sys.executable).with_name("ray")
 RUN_TUNE = Path(__file__).parents[3] / "run_tune.py"
 SPACE = "training.learning_rate: {type: float, low: 1.0e-3, high: 1.0e-2, log: true}\n"
+TEMPLATE = "{{ messages[0].content }}>"
 TRAINING = {
     "batch_size": 8,
     "num_epochs": 3,
@@ -42,6 +46,7 @@ TRAINING = {
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory with a tiny LLM, other tools, and a sweep's file; no process is left behind."""
     write_llm(tmp_path / "llm")
+    (tmp_path / "llm" / "chat_template.jinja").write_text(TEMPLATE)
     write_data(tmp_path / "data")
     (tmp_path / "space.yaml").write_text(SPACE)
     train = {
@@ -218,6 +223,10 @@ def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
     run(workplace, "export", "one", "--out", "exported")
     figures = dict(zip(RESOURCES, ("small", 1, 2, 20, 4, 10.0), strict=True))
     exported = ResourceEncoder.from_pretrained(workplace / "exported")
+    settled = load_sweep(workplace / "sweeps" / "one" / "sweep.yaml").train.model
+    before, after = (byte_tokenizer()(text)["input_ids"] for text in (REQUEST, ">"))
+    assert settled.prompt == PromptConfig(before=before, after=after), "the template is not asked"
+    assert exported.prompt == (tuple(before), tuple(after))
     checkpoint = ResourceEncoder.from_pretrained(best["checkpoint"])
     assert torch.equal(exported.encode("r", figures), checkpoint.encode("r", figures))
     assert best["trial_id"] in (workplace / "exported" / "README.md").read_text()
