@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from rich.console import Console, Group
@@ -28,25 +29,41 @@ COLOURS = {
 
 
 class TimeLeft:
-    """An estimate from the epochs done so far, and the share of them that trials needed."""
+    """An estimate from how long epochs have taken, and the share of them that trials needed.
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._epochs_before: int | None = None
+    Trials run beside each other: what N epochs of a duration d still take is N·d / trials at a
+    time, less what the epochs that are running have behind them.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: dict[str, float] = {}  # when each running trial began its epoch
+        self._spent, self._epochs = 0.0, 0
+
+    def see(self, event: Event) -> None:
+        trial, now = str(event.get("trial_id")), self._clock()
+        match event["event"]:
+            case EventKind.START:
+                self._since[trial] = now
+            case EventKind.EPOCH if trial in self._since:
+                self._spent += now - self._since[trial]
+                self._epochs += 1
+                self._since[trial] = now
+            case EventKind.END:
+                self._since.pop(trial, None)
 
     def seconds(self, record: SweepRecord) -> float | None:
-        done = sum(t.epoch for t in record.trials.values())
-        if self._epochs_before is None:
-            self._epochs_before = done
+        """None until a trial has ended: before that nobody knows how many epochs one needs."""
         ended = [t for t in record.trials.values() if t.status in OVER]
-        here = done - self._epochs_before
-        if not here or not ended:
+        if not self._epochs or not ended:
             return None
+        per_epoch, now = self._spent / self._epochs, self._clock()
         per_trial = sum(t.epoch for t in ended) / len(ended)
         running = [t for t in record.trials.values() if t.status not in OVER]
-        left = sum(max(per_trial - t.epoch, 1) for t in running)
-        left += per_trial * max(0, record.num_trials - len(record.trials))
-        return (time.monotonic() - self._start) / here * left
+        epochs = sum(max(per_trial - t.epoch, 1) for t in running)
+        epochs += per_trial * max(0, record.num_trials - len(record.trials))
+        begun = sum(min(now - since, per_epoch) for since in self._since.values())
+        return max(0.0, epochs * per_epoch - begun) / max(1, len(self._since))
 
 
 def summary_line(record: SweepRecord, left: float | None) -> str:
@@ -124,6 +141,7 @@ class TableMonitor:
 
     def on_event(self, record: SweepRecord, event: Event, report: EpochReport | None) -> None:
         self._record = record
+        self._left.see(event)
         if self._live is not None:
             self._live.update(self._screen())
         elif event["event"] in (EventKind.START, EventKind.EPOCH, EventKind.END):

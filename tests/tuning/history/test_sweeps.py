@@ -272,6 +272,7 @@ def test_the_table_shows_running_trials_and_the_time_left() -> None:
     left = TimeLeft()
     assert left.seconds(record) is None
     for event in EVENTS:
+        left.see(event)
         record.apply(event)
     table = trial_table(record, max_rows=2)
     assert [str(cell) for cell in table.columns[0].cells] == ["trial_0003", "trial_0004"]
@@ -280,6 +281,28 @@ def test_the_table_shows_running_trials_and_the_time_left() -> None:
     assert seconds >= 0
     line = summary_line(record, seconds)
     assert line.startswith("4/6 trials ended; best val_loss 2.0000 (trial_0000); about")
+
+
+def test_the_time_left_counts_what_running_epochs_have_behind_them() -> None:
+    """Eight trials of one epoch of 500 s, four at a time."""
+    now = [0.0]
+    record, left = SweepRecord("mine", "val_loss", "min", 8), TimeLeft(lambda: now[0])
+
+    def happen(kind: str, number: int, **more: object) -> None:
+        event = {"event": kind, "trial_id": f"trial_{number:04d}", "time": now[0], **more}
+        left.see(event)
+        record.apply(event)
+
+    for number in range(4):
+        happen("start", number, params={})
+    now[0] = 500.0
+    happen("epoch", 0, metrics={"epoch": 1, "val_loss": 1.0})
+    assert left.seconds(record) is None, "nobody knows how many epochs a trial needs"
+    happen("end", 0, status="finished", message="")
+    happen("start", 4, params={})
+    assert left.seconds(record) == 500.0, "three are about to end, four are to come"
+    now[0] = 750.0
+    assert left.seconds(record) == pytest.approx(437.5)
 
 
 def test_only_a_stop_that_is_older_than_the_sweeps_process_is_forgotten(tmp_path: Path) -> None:
