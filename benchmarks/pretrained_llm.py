@@ -221,6 +221,8 @@ def show_sweep(axis: Any, sweep: Path) -> None:
     default = TrainingConfig().learning_rate
     axis.axvline(default, color="grey", linestyle="--", label="default learning rate")
     axis.set(title=f"a sweep of {len(trials)} trials", xlabel="learning rate", xscale="log")
+    axis.set_xticks([3e-4, 1e-3, 3e-3], ["3e-4", "1e-3", "3e-3"], minor=False)
+    axis.set_xticks([], minor=True)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
 
