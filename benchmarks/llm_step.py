@@ -161,7 +161,9 @@ def pages(llm: str) -> None:
     for count in (1, 2):
         command = [sys.executable, "-m", "benchmarks.llm_step", "--llm", llm, "--part", PROCESS]
         processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+            )
             for _ in range(count)
         ]
         told = [[], []]
