@@ -35,51 +35,40 @@ def events(workplace: Path, name: str, kind: str) -> list[dict[str, Any]]:
     return [e for e in map(json.loads, lines) if e["event"] == kind]
 
 
+LONGER = ("--num_trials", "6", "--num_epochs", "12", "--set", "execution.hosts=2")
+
+
 def test_what_is_killed_goes_on_and_comes_out_as_if_nothing_had_been(workplace: Path) -> None:
-    """One sweep left alone; one whose host is killed; one whose every process is."""
-    longer = ("--num_trials", "4", "--num_epochs", "20", "--set", "execution.hosts=2")
-    run(workplace, *LAUNCH, "calm", *longer)
+    """One sweep left alone; one of which a host is killed, and later every process."""
+    run(workplace, *LAUNCH, "calm", *LONGER)
     calm = answer(workplace, "trials", "calm")
-    lose_a_host(workplace, longer)
-    hit = answer(workplace, "trials", "hit")
-    assert [t["status"] for t in hit] == ["finished"] * 4
-    assert [[row["epoch"] for row in t["history"]] for t in hit] == [list(range(1, 21))] * 4
-    assert [t["history"] for t in hit] == [t["history"] for t in calm]
-    before = lose_everything(workplace, longer)
-    run(workplace, "resume", "cut")
-    cut = answer(workplace, "trials", "cut")
-    assert cut[0] == before[0], "a finished trial must not run again"
-    for key in ("status", "params", "history"):
-        assert [t[key] for t in cut] == [t[key] for t in calm]
-
-
-def lose_a_host(workplace: Path, longer: tuple[str, ...]) -> None:
-    process = start(workplace, *LAUNCH, "hit", *longer)
+    process = start(workplace, *LAUNCH, "hit", *LONGER)
     process.wait_for_line(r"trial_0000 epoch 4/")
     hosts = processes_of("RayTrainWorker")
     assert len(hosts) == 2
     os.kill(hosts[0], signal.SIGSEGV)
-    out, err = process.finish(timeout=300)
-    assert process.returncode == 0, out + err
-    lost = [line for line in out.splitlines() if line.startswith("a host was lost: ")]
-    assert len(lost) == 1, out
-    assert f"(pid {hosts[0]} on " in lost[0]
-    assert ") was killed by SIGSEGV" in lost[0]
+    process.wait_for_line(rf"^a host was lost: .*\(pid {hosts[0]} on .*\) was killed by SIGSEGV")
+    process.wait_for_line(r"trial_000[45] epoch 3/")
+    process.kill()
+    out, err = process.finish(timeout=60)
+    stop_ray()
+    assert out.count("a host was lost: ") == 1, out + err
     told = [(e["trial_id"], e["metrics"]["epoch"]) for e in events(workplace, "hit", "epoch")]
     assert sorted(told) == sorted(set(told)), "no epoch is told twice"
-    assert len(events(workplace, "hit", "start")) == 4, "no trial noticed"
-
-
-def lose_everything(workplace: Path, longer: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The trials as they were when one had finished and the next was under way."""
-    process = start(workplace, *LAUNCH, "cut", *longer, "--set", "max_concurrent=1")
-    process.wait_for_line(r"trial_0000 finished")
-    process.wait_for_line(r"trial_0001 epoch 3/")
-    process.kill()
-    process.wait()
-    stop_ray()
-    assert answer(workplace, "status", "cut")["state"] == "interrupted"
-    return answer(workplace, "trials", "cut")
+    started = [e["trial_id"] for e in events(workplace, "hit", "start")]
+    assert len(started) == len(set(started)), "no trial noticed"
+    assert answer(workplace, "status", "hit")["state"] == "interrupted"
+    before = {t["trial_id"]: t for t in answer(workplace, "trials", "hit")}
+    over = [trial for trial in before.values() if trial["status"] == "finished"]
+    assert over
+    run(workplace, "resume", "hit")
+    hit = answer(workplace, "trials", "hit")
+    assert [t["status"] for t in hit] == ["finished"] * 6
+    assert [[row["epoch"] for row in t["history"]] for t in hit] == [list(range(1, 13))] * 6
+    for trial in over:
+        assert trial in hit, "a finished trial must not run again"
+    for key in ("params", "history"):
+        assert [t[key] for t in hit] == [t[key] for t in calm]
 
 
 def test_a_bad_trial_of_a_population_takes_over_a_good_ones_weights(workplace: Path) -> None:
@@ -89,7 +78,7 @@ def test_a_bad_trial_of_a_population_takes_over_a_good_ones_weights(workplace: P
     )
     process = start(
         workplace, *LAUNCH, "pbt", "--num_trials", "6", "--num_epochs", "24",
-        "--set", "search={type: random, seed: 3}",
+        "--set", "search={type: random, seed: 3}", "--set", "execution.hosts=2",
         "--set", "scheduler={type: pbt, interval_epochs: 3}",
     )  # fmt: skip
     process.wait_for_line(r"epoch 1/")
@@ -191,13 +180,11 @@ for name in ("packed", "dedicated"):
 
 def test_a_program_launches_in_both_executions_and_gets_the_same(workplace: Path) -> None:
     """Stuck gates end alike, the shared inputs are found, and the program is as it was before."""
+    rates = "{type: choice, choices: [1.0e-6, 5.0e-3]}"
+    (workplace / "space.yaml").write_text(f"training.learning_rate: {rates}\n")
     sweep = json.loads((workplace / "sweep.yaml").read_text())
     sweep["train"]["training"]["stop_stuck_gates"] = True
-    sweep |= {
-        "search_space": {"training.learning_rate": {"type": "choice", "choices": [1e-6, 5e-3]}},
-        "search": {"type": "random", "seed": 5},
-        "num_trials": 4,
-    }
+    sweep |= {"search": {"type": "random", "seed": 5}, "num_trials": 4}
     (workplace / "sweep.yaml").write_text(json.dumps(sweep))
     done = subprocess.run(
         [sys.executable, "-c", TWICE],

@@ -58,6 +58,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         "train": train,
         "search_space": "space.yaml",
         "scheduler": {"type": "none"},
+        "execution": {"type": "packed", "hosts": 1},  # each takes seconds of both cores to start
         "num_trials": 3,
     }
     (tmp_path / "sweep.yaml").write_text(json.dumps(sweep))
