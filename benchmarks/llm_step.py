@@ -33,6 +33,7 @@ from trainables.config import ModelConfig
 from trainables.llm.frozen import FrozenLLM
 from trainables.llm.place.prompt import NO_PROMPT, Prompt
 from trainables.llm.place.sequences import Rows
+from trainables.packing.memory import kept_bytes
 
 ROWS, SOFT, TEXT, BEFORE = 8, 16, 45, 200
 SMOLLM2 = "hub/SmolLM2-135M-Instruct"
@@ -113,45 +114,36 @@ def kernels(llm: FrozenLLM, steps: int) -> None:
     llm.model.set_attn_implementation("eager")  # type: ignore[operator]
 
 
-def kept_bytes(llm: FrozenLLM, group: Rows) -> int:
-    """Of all that is kept for the backward pass; storages once, the LLM's own weights never."""
-    weights = {p.untyped_storage().data_ptr() for p in llm.model.parameters()}
-    storages: dict[int, int] = {}
+def recomputed(llm: FrozenLLM) -> list[int]:
+    """From now on each layer keeps its input alone, and is computed again going backward.
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        losses = llm.joint_losses([group])
-    losses.mean().backward()
-    group.soft.grad = None
-    return sum(storages.values())
-
-
-def recomputed(llm: FrozenLLM) -> None:
-    """From now on each layer keeps its input alone, and is computed again going backward."""
+    The bytes of these inputs, as they come: torch holds them where no hook counts them.
+    """
+    inputs: list[int] = []
     for layer in llm.body.layers:  # type: ignore[union-attr]
         plain = layer.forward
 
-        def forward(*given: Any, plain: Any = plain, **named: Any) -> Any:
+        def forward(hidden: Tensor, *given: Any, plain: Any = plain, **named: Any) -> Any:
+            inputs.append(hidden.nbytes)
+            given = (hidden, *given)
             return checkpoint(plain, *given, use_reentrant=False, **named)
 
         layer.forward = forward  # type: ignore[assignment,union-attr]
+    return inputs
 
 
 def memory(llm: FrozenLLM, steps: int) -> None:
     group = rows(llm)
     other = load(str(llm.source))
-    recomputed(other)
+    inputs = recomputed(other)
     found = compared(
         {"kept": lambda: step(llm, group)[0], "recomputed": lambda: step(other, group)[0]}, steps
     )
     show("memory", found)
     for name, which in (("kept", llm), ("recomputed", other)):
-        print(f"{name}: {kept_bytes(which, group) / 2**20:.0f} MiB for the backward pass")
+        inputs.clear()
+        kept = kept_bytes(which, group) + sum(inputs)
+        print(f"{name}: {kept / 2**20:.0f} MiB for the backward pass")
 
 
 def pages(llm: str) -> None:

@@ -280,7 +280,8 @@ def run(place: Path, kills: int, rng: random.Random, targets: Sequence[str] = TA
     let_it_end(calm)
     calm.close()
     expected = calm.outcome()
-    if not expected or not calm.finished:
+    wanted = json.loads((place / "sweep.yaml").read_text())["num_trials"]
+    if len(expected) != wanted or not calm.finished:
         raise SystemExit((place / "calm.log").read_text())
     tally, began = Tally(), time.time()
     print(f"undisturbed: {time.time() - calm.started:.0f} s", flush=True)

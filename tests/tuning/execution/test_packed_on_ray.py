@@ -196,8 +196,10 @@ def test_a_program_launches_in_both_executions_and_gets_the_same(workplace: Path
     )
     out = done.stdout
     assert done.returncode == 0, out + done.stderr
-    first, second = out.index("48 rows: prepared by the first host"), out.index("from the cache")
-    assert first < second
+    prepared, found = (
+        f"48 rows: {how}" for how in ("prepared by the first host", "from the cache")
+    )
+    assert out.index(prepared) < out.index(found)
     packed, dedicated = (answer(workplace, "trials", name) for name in ("packed", "dedicated"))
     for trial in (*packed, *dedicated):  # how long something took is nothing of the run's own
         trial["findings"] = [f for f in trial["findings"] if f["id"] != "slow_initialisation"]
