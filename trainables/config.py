@@ -243,6 +243,12 @@ class TrainingConfig(Section):
     target_loss: float | None = Field(
         None, gt=0, description="Training ends when val_loss is at most this; null: never."
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="Training ends after so many epochs without a lower val_loss; null: never.",
+    )
     stop_stuck_gates: bool = Field(
         False, description="Training ends when the gate cannot open (the finding gate_stuck)."
     )

@@ -19,7 +19,8 @@ from trainables.errors import UserError
 def missing_identity() -> dict[str, str]:
     """HOME and USER where the system knows none; empty where it does."""
     missing = {}
-    if not os.environ.get("HOME"):
+    home = os.environ.get("HOME", "")
+    if not home or home.startswith("~"):  # which Python takes for somebody's home, and gives up
         missing["HOME"] = _known_home() or str(private_directory())
     try:
         getpass.getuser()

@@ -46,6 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=2000, help="in all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=list(KINDS), help="this one alone (default: all)")
     parser.add_argument("--messages", action="store_true", help="print every refusal once")
     options = parser.parse_args()
     tallies: dict[str, Tally] = {}
@@ -53,8 +54,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
         bench = Workbench(Path(directory))
-        for kind in KINDS:
-            each = -(-options.examples // len(KINDS))
+        kinds = [options.kind] if options.kind else list(KINDS)
+        for kind in kinds:
+            each = -(-options.examples // len(kinds))
             tallies[kind] = tally = fuzz(kind, each, options.seed, bench)
             show(kind, tally)
             if options.messages:

@@ -48,7 +48,7 @@ def test_who_has_both_is_given_nothing(temporary: Path, monkeypatch: pytest.Monk
     assert not temporary.exists()
 
 
-@pytest.mark.parametrize("home", [None, ""])
+@pytest.mark.parametrize("home", [None, "", "~", "~/of/me"])
 def test_the_system_may_know(
     home: str | None, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

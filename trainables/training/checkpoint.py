@@ -32,7 +32,13 @@ from trainables.training.run import Run
 
 # What may differ between a checkpoint and the run that continues it.
 MAY_DIFFER = {
-    "training": {"num_epochs", "target_loss", "field_accuracy_samples", "stop_stuck_gates"}
+    "training": {
+        "num_epochs",
+        "target_loss",
+        "patience",
+        "field_accuracy_samples",
+        "stop_stuck_gates",
+    }
 }
 
 

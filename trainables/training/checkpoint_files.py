@@ -14,13 +14,15 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import CheckpointError
-from trainables.files import file_digest
+from trainables.files import file_digest, wait_for_room
 
 FORMAT_VERSION = 1
 META_FILE = "meta.json"
@@ -30,6 +32,7 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 RANDOM_FILE = "random.safetensors"
 FILES = (WEIGHTS_FILE, ENCODER_CONFIG_FILE, OPTIMIZER_FILE, RANDOM_FILE)
 NAME = re.compile(r"checkpoint_(\d{6})(_\d+)?")
+REMOVABLE = re.compile(rf"({NAME.pattern}|best_\d{{6}})$|\.checkpoint_")
 
 _log = logging.getLogger(__name__)
 
@@ -110,14 +113,41 @@ def best_checkpoint(parent: Path) -> Path | None:
     return min(found)[1] if found else None
 
 
-def remove_checkpoints(parent: Path, keep: Path | None = None) -> None:
+def best_path(parent: Path, epoch: int) -> Path:
+    """Where the best epoch's checkpoint is kept, whatever becomes of the one it is a copy of."""
+    return parent / f"best_{epoch:06d}"
+
+
+def remove_checkpoints(parent: Path, keep: Collection[Path] = ()) -> None:
     """Remove all but ``keep``, and what a kill has left of those that were being written."""
     if not parent.is_dir():
         return
     for path in parent.iterdir():
-        whole = NAME.fullmatch(path.name) or path.name.startswith(".checkpoint_")
-        if whole and path != keep:
+        if REMOVABLE.match(path.name) and path not in keep:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """``target`` becomes what ``source`` is, whole, as soon as there is room for it."""
+
+    def copy() -> None:
+        aside = target.with_name(f".checkpoint_{target.name}")
+        for left in (aside, target):
+            shutil.rmtree(left, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for file in source.iterdir():
+            _link_or_copy(file, aside / file.name)
+        aside.rename(target)
+
+    wait_for_room(copy, target, _log.warning)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Checkpoints never change: two names for one file are as good as two files."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def prune(parent: Path, keep: int, best: Path | None) -> None:

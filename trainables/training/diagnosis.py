@@ -19,6 +19,7 @@ FindingId = Literal[
     "gradients_exploding",
     "gradients_vanishing",
     "loss_not_falling",
+    "overfitting",
     "retention_collapsing",
     "slow_initialisation",
 ]
@@ -44,6 +45,9 @@ SPENT_SHARE = 0.1
 FLAT_EPOCHS = 3
 FLAT_SHARE = 0.01
 RISING_SHARE = 0.05
+# Held-out losses of trainings that do not overfit differ by less from epoch to epoch.
+OVERFITTING_EPOCHS = 3
+OVERFITTING_SHARE = 0.02
 COLLAPSED_RETENTION = 0.3
 # Initialisation counts as slow if it took so many times, and so much longer than, expected.
 SLOW_FACTOR = 3.0
@@ -104,6 +108,7 @@ def diagnose(history: Sequence[Metrics], facts: Facts) -> list[Finding]:
         _exploding,
         _vanishing,
         _loss,
+        _overfitting,
         _retention,
     )
     found = (check(history, facts) for check in checks)
@@ -244,6 +249,22 @@ def _loss(history: Sequence[Metrics], facts: Facts) -> Finding | None:
         remedy = f"raise training.learning_rate (now {facts.learning_rate:g})"
         return Finding("loss_not_falling", f"{change}; {remedy}")
     return None
+
+
+def _overfitting(history: Sequence[Metrics], facts: Facts) -> Finding | None:
+    best = min(history, key=lambda row: row["val_loss"])
+    last = history[-1]
+    risen = last["val_loss"] >= best["val_loss"] * (1 + OVERFITTING_SHARE)
+    fallen = last["train_loss"] <= best["train_loss"] * (1 - OVERFITTING_SHARE)
+    if last["epoch"] - best["epoch"] < OVERFITTING_EPOCHS or not (risen and fallen):
+        return None
+    return Finding(
+        "overfitting",
+        f"val_loss was lowest in epoch {best['epoch']} ({best['val_loss']:.4f}) and is "
+        f"{last['val_loss']:.4f} in epoch {last['epoch']}, while train_loss fell on: it learns the "
+        "training rows by heart; end it there with training.patience, or give it more rows, a "
+        f"higher model.dropout or a lower training.learning_rate (now {facts.learning_rate:g})",
+    )
 
 
 def _retention(history: Sequence[Metrics], facts: Facts) -> Finding | None:

@@ -20,6 +20,7 @@ from trainables.statuses import Status
 from trainables.training.batches import DeviceInputs
 from trainables.training.checkpoint import load_checkpoint
 from trainables.training.diagnosis import GATE_STUCK, diagnose
+from trainables.training.ending import is_over
 from trainables.training.evaluation import evaluate, field_accuracy
 from trainables.training.reports import EpochReport
 from trainables.training.run import Run
@@ -51,7 +52,7 @@ class Pretraining:
 
     @property
     def finished(self) -> bool:
-        return self.run.epoch >= self.run.config.training.num_epochs
+        return is_over(self.history, self.run.config.training)
 
     def resume(self, checkpoint: Path, *, inherited: bool = False) -> None:
         """Go on from a checkpoint, another run's if ``inherited``; see ``load_checkpoint``."""
@@ -81,8 +82,7 @@ class Pretraining:
         config = run.config.training
         with out_of_memory_named(config, run):
             metrics = self._evaluated()
-            reached = config.target_loss is not None and metrics["val_loss"] <= config.target_loss
-            finished = reached or self.finished
+            finished = is_over([*self.history, metrics], config)
             if finished and config.field_accuracy_samples:
                 metrics["field_accuracy"] = field_accuracy(
                     run, self.llm, config.field_accuracy_samples

@@ -15,7 +15,7 @@ from tuning.history.export import best_of
 from tuning.history.record import SweepRecord, SweepState, TrialRecord
 from tuning.history.sweeps import list_sweeps, read_sweep
 from tuning.monitors.fitting_table import FittingTable, Shown
-from tuning.monitors.table import trial_table
+from tuning.monitors.table import ranked_table
 from tuning.terminal import run_tune, run_tune_on, short_params, shown_number, shown_path
 
 _log = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def trials_answer(directory: Path) -> list[dict[str, Any]]:
             "status": trial.status,
             "message": trial.message,
             "params": trial.params,
+            "value": record.value(trial),
+            "epoch": record.epoch_of(trial),
             "metrics": trial.metrics,
             "history": trial.history,
             "findings": [
@@ -81,7 +83,7 @@ def best_answer(directory: Path) -> dict[str, Any]:
     return {
         **_short(record, best),
         "metrics": best.metrics,
-        "status": best.status,
+        "status": record.trials[best.trial_id].described_status,
         "checkpoint": str(checkpoint),
     }
 
@@ -91,6 +93,7 @@ def _short(record: SweepRecord, trial: TrialRecord) -> dict[str, Any]:
         "trial_id": trial.trial_id,
         "metric": record.metric,
         "value": record.value(trial),
+        "epoch": record.epoch_of(trial),
         "params": trial.params,
     }
 
@@ -119,7 +122,7 @@ def show_status(directory: Path, console: Console) -> None:
         best = answer["best"]
         console.print(
             f"best {best['metric']} {shown_number(best['value'])}: {best['trial_id']}, "
-            f"{short_params(best['params'])}"
+            f"epoch {best['epoch']}, {short_params(best['params'])}"
         )
     if answer["state"] == SweepState.INTERRUPTED:
         console.print(f"resume: {run_tune_on(directory, 'resume')}", soft_wrap=True)
@@ -127,7 +130,7 @@ def show_status(directory: Path, console: Console) -> None:
 
 def show_trials(directory: Path, console: Console) -> None:
     record = read_sweep(directory)
-    console.print(trial_table(record, max_rows=len(record.trials) + 1))
+    console.print(ranked_table(record))
     for trial in record.trials.values():
         if trial.message:
             console.print(f"{trial.trial_id}: {trial.described_status}", soft_wrap=True)
@@ -139,7 +142,11 @@ def show_trials(directory: Path, console: Console) -> None:
 
 def show_best(directory: Path, console: Console) -> None:
     answer = best_answer(directory)
-    console.print(f"{answer['trial_id']}: {answer['metric']} {shown_number(answer['value'])}")
+    console.print(
+        f"{answer['trial_id']}: {answer['metric']} {shown_number(answer['value'])} at epoch "
+        f"{answer['epoch']}, {answer['status']}",
+        soft_wrap=True,
+    )
     for key, value in answer["params"].items():
         console.print(f"  {key} = {value}")
     metrics = ", ".join(f"{k} {v:.4g}" for k, v in answer["metrics"].items())
@@ -150,7 +157,7 @@ def show_best(directory: Path, console: Console) -> None:
 def show_summary(record: SweepRecord, directory: Path, console: Console) -> None:
     """The last screen of a sweep: what came out and what to do with it."""
     console.print()
-    console.print(trial_table(record, max_rows=len(record.trials) + 1))
+    console.print(ranked_table(record))
     counts = ", ".join(f"{n} {status}" for status, n in record.counts().items())
     message = f": {record.message}" if record.message else ""
     console.print(f"\nSweep {record.name} {record.state}{message}. Trials: {counts}.")
@@ -167,15 +174,18 @@ def show_summary(record: SweepRecord, directory: Path, console: Console) -> None
     best = record.best()
     if best is None:
         return
-    accuracy = best.metrics.get("field_accuracy")
+    accuracy = record.figures(best).get("field_accuracy")
     extra = f", field accuracy {shown_number(accuracy, 3)}" if accuracy is not None else ""
+    value, epoch = shown_number(record.value(best)), record.epoch_of(best)
     console.print(
-        f"Best:        {best.trial_id}, {record.metric} {shown_number(record.value(best))}{extra}"
+        f"Best:        {best.trial_id} ({best.described_status}), {record.metric} {value} at epoch "
+        f"{epoch}{extra}",
+        soft_wrap=True,
     )
     for key, value in best.params.items():
         console.print(f"             {key} = {value}")
     lines = {
-        "Checkpoint": shown_path(directory / str(best.checkpoint)),
+        "Checkpoint": shown_path(directory / str(record.weights(best))),
         "Exported": shown_path(directory / "best"),
         "Load it": f'Encoder.from_pretrained("{shown_path(directory / "best")}")',
         "Look closer": run_tune_on(directory, "trials"),

@@ -148,7 +148,7 @@ def _describe(sweep: Sweep, target: float) -> dict[str, Any]:
         "best": {
             "trial_id": sweep.best.trial_id,
             "value": record.value(sweep.best),
-            "metrics": sweep.best.metrics,
+            "metrics": record.figures(sweep.best),
         },
         "seconds_to_target": reached.seconds if reached else None,
         "trials_to_target": reached.trials if reached else None,

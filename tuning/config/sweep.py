@@ -177,6 +177,8 @@ class DedicatedExecution(Section):
 
 Execution = Annotated[PackedExecution | DedicatedExecution, Field(discriminator="type")]
 
+# What was done before there was the key.
+BEFORE_THE_KEY = {"metric_at": "last"}
 PART = "a path or a mapping of keys to values"
 TYPED = {"search": Search, "scheduler": Scheduler, "execution": Execution}
 DEFAULT_TYPES = {"search": "tpe", "scheduler": "asha", "execution": "packed"}
@@ -191,6 +193,11 @@ class SweepConfig(Section):
     scheduler: Scheduler = Field(ASHA(), description="Which trials end before their last epoch.")
     metric: str = Field("val_loss", description="The metric that is optimised.")
     mode: Literal["min", "max"] = Field("min", description="Whether less or more is better.")
+    metric_at: Literal["best", "last"] = Field(
+        "best",
+        description="The epoch by which a trial counts: its best one, whose weights are kept, or, "
+        "as in sweeps from before this key, its last.",
+    )
     num_trials: int = Field(16, ge=1, le=10**6, description="Trials in all.")
     max_concurrent: int | None = Field(
         None, ge=1, le=10**6, description="Trials at a time; null: what the machine can hold."
@@ -281,6 +288,8 @@ def load_sweep(
         mapping.get("search_space"), DEFAULT_SPACE, base, f"{source}: search_space"
     )
     mapping |= {"train": train, "search_space": space}
+    if begun:
+        mapping = {**BEFORE_THE_KEY, **mapping}
     for override in sorted(overrides, key=_rank):
         mapping = _without_other_types(apply_overrides(mapping, [override]), _key(override))
         if isinstance(mapping["train"], str):  # --set train=PATH

@@ -13,10 +13,10 @@ from ray import tune
 from ray.actor import ActorHandle
 
 from trainables.config import PretrainConfig
+from trainables.training.checkpoint_files import copy_checkpoint
 from trainables.training.reports import Report
 from trainables.workers.dedicated import WorkerSettings
 from tuning.config.space import with_params
-from tuning.execution.packed_trial import copy_checkpoint
 from tuning.execution.train_run import TrainRun
 from tuning.tune_edge import to_result
 

@@ -5,8 +5,6 @@ Nothing here imports torch; a process of this is all that a trial has of its own
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -19,17 +17,16 @@ from ray.actor import ActorHandle
 
 from trainables.config import PretrainConfig
 from trainables.errors import TrialEndedError
-from trainables.files import wait_for_room
 from trainables.metrics import scalars
 from trainables.packing.protocol import Assignment
 from trainables.statuses import Status
+from trainables.training.checkpoint_files import copy_checkpoint
 from trainables.training.reports import EpochReport, Report
 from tuning.config.space import with_params
 from tuning.ray_internals import last_result, saved_in_place, trial_directory
 from tuning.tune_edge import to_result
 
 START_DIR = "start"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,23 +119,3 @@ class PackedTrial(tune.Trainable):
             str(self._checkpoint) if self._checkpoint else None,
             self._inherited,
         )
-
-
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """``target`` becomes what ``source`` is, as soon as there is room for it."""
-
-    def copy() -> None:
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True, exist_ok=True)
-        for file in source.iterdir():
-            _link_or_copy(file, target / file.name)
-
-    wait_for_room(copy, target, _log.warning)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Checkpoints never change: two names for one file are as good as two files."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

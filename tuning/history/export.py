@@ -38,27 +38,30 @@ CARD_METRICS = (
 
 
 def best_of(directory: Path, record: SweepRecord) -> tuple[TrialRecord, Path]:
-    """The best trial and its newest whole checkpoint; the trial as it stood at that.
+    """The best trial and the whole checkpoint of its value; the trial as it stood at that.
 
-    Damaged ones are reported, and the one before is taken, or the next best trial.
+    Where it is damaged, which is reported, another one of an epoch's end is taken, the newest, or
+    the next best trial.
     """
     problems = []
     for trial in record.ranked():
-        recorded = directory / str(trial.checkpoint)
+        recorded = directory / str(record.weights(trial))
         others = [path for path in checkpoints(recorded.parent) if path != recorded]
         if not recorded.is_dir():
             problems.append(f"the checkpoint of {trial.trial_id} is gone: {recorded}")
         for path in (recorded, *reversed(others)) if recorded.is_dir() else reversed(others):
             try:
-                epoch = read_meta(path)["epoch"]
+                meta = read_meta(path)
             except CheckpointError as error:
                 problems.append(str(error))
                 continue
+            epoch = meta["epoch"]
             reports = {e: report for e, report in trial.reports.items() if e <= epoch}
-            if epoch in reports:
+            # One written in mid-epoch has other weights than the epoch's figures.
+            if epoch in reports and meta.get("step") == reports[epoch].get("step"):
                 for problem in problems:
                     _log.warning("%s; taking %s of %s", problem, path.name, trial.trial_id)
-                return replace(trial, reports=reports), path
+                return replace(trial, reports=reports, best_epoch=epoch), path
     raise UserError(
         problems[0]
         if problems
@@ -106,6 +109,7 @@ def _card(
 ) -> str:
     encoder = json.loads((checkpoint / ENCODER_CONFIG_FILE).read_text(encoding="utf-8"))
     manifest = read_manifest(directory)
+    ended = record.trials[best.trial_id]
     llm, imports, name = _named_llm(config["model"]["llm_model"])
     before, after = (encoder.get("prompt", {}).get(part, []) for part in ("before", "after"))
     around = "with nothing around"
@@ -124,7 +128,7 @@ def _card(
     return f"""# Resource encoder from sweep `{record.name}`
 
 The best of {len(record.trials)} trials by {record.metric} ({record.mode}): {best.trial_id},
-{best.described_status}.
+{ended.described_status}; the weights are those of its epoch {best.epoch} of {ended.epoch}.
 
 - frozen LLM: {llm}
 - soft tokens: {soft_tokens}, {around}

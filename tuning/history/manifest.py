@@ -16,8 +16,8 @@ from tuning.history.event_log import EVENTS_FILE, read_events
 from tuning.history.record import FILE_NAME, Event, EventKind, check_event
 
 MANIFEST_FILE = "manifest.json"
-FORMAT_VERSION = 3
-READABLE = (2, 3)  # 2: an event has another name
+FORMAT_VERSION = 4
+READABLE = (2, 3, 4)  # 2: an event has another name; before 4 a trial counts by its last epoch
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         )
         return dict(recorded["manifest"])
     if version not in READABLE:
-        known = " and ".join(map(str, READABLE))
+        known = f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]}"
         raise UserError(f"{directory}: format version {version}; this release reads {known}")
     return dict(manifest)
 
@@ -80,6 +80,8 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
             raise TypeError(f"`{key}` is {type(manifest[key]).__name__}")
     if manifest["checksum"] != _checksum(manifest):
         raise ValueError("its checksum does not match")
+    if manifest.get("metric_at", "last") not in ("best", "last"):
+        raise ValueError("`metric_at` is none that a sweep can have")
     if not SWEEP_NAME.fullmatch(manifest["name"]) or manifest["mode"] not in ("min", "max"):
         raise ValueError("`name` or `mode` is none that a sweep can have")
     if not all(map(FILE_NAME.fullmatch, manifest["inputs"])):

@@ -34,6 +34,7 @@ class EventKind(StrEnum):
     EPOCH = "epoch"
     HISTORY = "history"
     CHECKPOINT = "checkpoint"
+    BEST = "best"
     CHECKPOINT_REMOVED = "checkpoint_removed"
     END = "end"
     HOSTS = "hosts"
@@ -63,7 +64,9 @@ class TrialRecord:
     started: float | None = None
     ended: float | None = None
     waited: float | None = None  # seconds from being requested to the end of the first step
-    checkpoint: str | None = None  # relative to the sweep's directory
+    checkpoint: str | None = None  # of the last epoch; relative to the sweep's directory
+    best_epoch: int | None = None  # the one with the best value, where a trial counts by that
+    best_checkpoint: str | None = None  # its weights
     checkpoint_removed: bool = False  # it was not worth its room
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)  # by epoch
     findings: dict[int, list[dict[str, str]]] = field(default_factory=dict)  # by epoch, if any
@@ -106,16 +109,23 @@ class TrialRecord:
     def _forget_after(self, epoch: int) -> None:
         self.reports = {e: r for e, r in self.reports.items() if e <= epoch}
         self.findings = {e: f for e, f in self.findings.items() if e <= epoch}
+        if self.best_epoch not in self.reports:
+            self.best_epoch = self.best_checkpoint = None
 
 
 @dataclass
 class SweepRecord:
-    """Everything the events of one sweep tell."""
+    """Everything the events of one sweep tell.
+
+    ``metric_at`` says what a trial's value is: the metric of its ``best`` epoch, or of the
+    ``last``, as it was in sweeps from before that key.
+    """
 
     name: str
     metric: str
     mode: str
     num_trials: int
+    metric_at: str = "last"
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     state: SweepState = SweepState.RUNNING
     message: str = ""
@@ -152,6 +162,7 @@ class SweepRecord:
                 trial._forget_after(trial.epoch)
             case EventKind.CHECKPOINT_REMOVED:
                 trial.checkpoint, trial.checkpoint_removed = None, True
+                trial.best_checkpoint = None
             case EventKind.PARAMS:  # of a population: the trial goes on with others
                 trial.params = event["params"]
             case EventKind.START:
@@ -167,14 +178,31 @@ class SweepRecord:
                     trial.findings[epoch] = found
             case EventKind.CHECKPOINT:
                 trial.checkpoint, trial.checkpoint_removed = event["path"], False
+            case EventKind.BEST:
+                trial.best_epoch, trial.best_checkpoint = event["epoch"], event["path"]
             case EventKind.END:
                 trial.status, trial.message = Status(event["status"]), event.get("message", "")
                 trial.ended = event["time"]
 
+    def epoch_of(self, trial: TrialRecord) -> int:
+        """The epoch by which a trial counts; 0 if it has none yet."""
+        return trial.best_epoch or trial.epoch
+
+    def figures(self, trial: TrialRecord) -> dict[str, Any]:
+        """The figures of that epoch."""
+        return trial.reports.get(self.epoch_of(trial), {})
+
+    def weights(self, trial: TrialRecord) -> str | None:
+        """The checkpoint of that epoch, relative to the sweep's directory."""
+        return trial.best_checkpoint or trial.checkpoint
+
     def value(self, trial: TrialRecord) -> float | None:
-        """The objective at the trial's last epoch, if it is a finite number."""
-        value = trial.metrics.get(self.metric)
-        return value if isinstance(value, int | float) and math.isfinite(value) else None
+        """The objective at that epoch, if it is a finite number."""
+        return finite(self.figures(trial).get(self.metric))
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether a value is better than another, not only as good."""
+        return one < other if self.mode == "min" else one > other
 
     def by_value(self) -> list[TrialRecord]:
         """Trials that have ended well with a value, best first; ties: the earlier."""
@@ -206,6 +234,7 @@ EVENT_FIELDS: dict[str, dict[str, Any]] = {
     EventKind.START: {"trial_id": str, "time": int | float},
     EventKind.EPOCH: {"trial_id": str, "metrics": dict},
     EventKind.CHECKPOINT: {"trial_id": str, "path": str},
+    EventKind.BEST: {"trial_id": str, "path": str, "epoch": int},
     EventKind.END: {"trial_id": str, "status": str, "time": int | float},
 }
 
@@ -234,10 +263,15 @@ def check_event(event: Event) -> None:
             raise TypeError("a finding is no text")
     if "trial_id" in event and not TRIAL_ID.fullmatch(event["trial_id"]):
         raise TypeError("`trial_id` is not one of ours")
-    if event["event"] == EventKind.CHECKPOINT:
+    if event["event"] in (EventKind.CHECKPOINT, EventKind.BEST):
         folder, _, name = event["path"].rpartition("/")
         if folder != f"{TUNE_DIR}/{event['trial_id']}" or not FILE_NAME.fullmatch(name):
             raise ValueError(f"`path` is none of {event['trial_id']}'s checkpoints")
+
+
+def finite(value: Any) -> float | None:
+    """A finite number, or None."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def trial_name(number: int) -> str:

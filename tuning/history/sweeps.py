@@ -31,7 +31,11 @@ def read_sweep(directory: Path) -> SweepRecord:
     """The record of a sweep, its state corrected if the process that ran it is gone."""
     manifest = read_manifest(directory)
     record = SweepRecord(
-        manifest["name"], manifest["metric"], manifest["mode"], manifest["num_trials"]
+        manifest["name"],
+        manifest["metric"],
+        manifest["mode"],
+        manifest["num_trials"],
+        metric_at=manifest.get("metric_at", "last"),
     )
     for event in read_events(directory):
         try:

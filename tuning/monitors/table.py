@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from rich.console import Console, Group
@@ -78,14 +78,26 @@ def summary_line(record: SweepRecord, left: float | None) -> str:
 
 
 def trial_table(record: SweepRecord, max_rows: int = MAX_ROWS) -> FittingTable:
-    """All trials, or the running ones and the newest if there are more than fit.
+    """The running trials and the newest of the others, as many as fit, in their order.
 
-    Of the columns a narrow terminal shows those that matter most.
+    A trial that is over shows the figures of the epoch by which it counts; the best is marked. Of
+    the columns a narrow terminal shows those that matter most.
     """
     trials = list(record.trials.values())
     running = [t for t in trials if t.status not in OVER]
     others = [t for t in trials if t.status in OVER][-max(1, max_rows - len(running)) :]
-    shown = sorted({t.trial_id for t in [*running, *others]})
+    chosen = {t.trial_id for t in [*running, *others]}
+    return _table(record, [t for t in record.ordered() if t.trial_id in chosen])
+
+
+def ranked_table(record: SweepRecord) -> FittingTable:
+    """All trials, the best first; what has no value in the order of numbers at the end."""
+    ranked = record.by_value()
+    names = {t.trial_id for t in ranked}
+    return _table(record, [*ranked, *(t for t in record.ordered() if t.trial_id not in names)])
+
+
+def _table(record: SweepRecord, trials: Sequence[TrialRecord]) -> FittingTable:
     columns = {
         "trial": Shown(0),
         "status": Shown(1, least=len("stopped early ")),
@@ -97,19 +109,22 @@ def trial_table(record: SweepRecord, max_rows: int = MAX_ROWS) -> FittingTable:
         "parameters": Shown(7, least=PARAMETERS, wraps=True),
     }
     table = FittingTable(columns, header_style="bold")
-    for trial_id in shown:
-        table.add_row(*_row(record, record.trials[trial_id]))
+    best = record.best()
+    for trial in trials:
+        table.add_row(*_row(record, trial, trial is best))
     return table
 
 
-def _row(record: SweepRecord, trial: TrialRecord) -> list[Text | str]:
-    metrics = trial.metrics
+def _row(record: SweepRecord, trial: TrialRecord, best: bool) -> list[Text | str]:
+    over = trial.status in OVER
+    metrics = record.figures(trial) if over else trial.metrics
+    epoch = record.epoch_of(trial)
     status, _, _ = trial.described_status.partition(":")
     return [
         Text(trial.trial_id),
         Text(status, style=COLOURS.get(trial.status, "")),
-        str(trial.epoch),
-        shown_number(metrics.get(record.metric)),
+        f"{epoch} of {trial.epoch}" if over and epoch < trial.epoch else str(trial.epoch),
+        f"{'* ' if best else ''}{shown_number(metrics.get(record.metric))}",
         shown_number(metrics.get("gate_alpha"), 3),
         shown_number(metrics.get("semantic_retention"), 3),
         Text(", ".join(finding["id"] for finding in trial.found), style="yellow"),

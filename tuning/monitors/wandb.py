@@ -83,9 +83,11 @@ class WandbProcess:
         epoch = {**report.metrics, "finding": finding}
         self._send({"do": "log", "run": run, "series": report.series, "epoch": epoch})
 
-    def finish(self, run: str, status: str) -> None:
-        good = status.startswith(GOOD)
-        self._send({"do": "finish", "run": run, "status": status, "exit_code": 0 if good else 1})
+    def finish(self, run: str, status: str, best: Mapping[str, Any] | None = None) -> None:
+        """The run has ended; its summary gets ``status`` and ``best``."""
+        summary = {**(best or {}), "status": status}
+        exit_code = 0 if status.startswith(GOOD) else 1
+        self._send({"do": "finish", "run": run, "summary": summary, "exit_code": exit_code})
 
     def close(self) -> None:
         """Wait until all is written, but not for ever; what went wrong is said once more."""
@@ -194,7 +196,12 @@ class WandbMonitor:
                         self._process.log(trial_id, EpochReport(metrics))
                         self._steps[trial_id] = metrics["step"]
             case EventKind.END:
-                self._process.finish(trial_id, record.trials[trial_id].described_status)
+                trial = record.trials[trial_id]
+                best = {
+                    f"best_{record.metric}": record.value(trial),
+                    "best_epoch": record.epoch_of(trial),
+                }
+                self._process.finish(trial_id, trial.described_status, best)
 
     def _start(self, trial: TrialRecord, *, anew: bool, until: float = math.inf) -> None:
         past = [trial.reports[epoch] for epoch in sorted(trial.reports) if epoch < until]

@@ -41,7 +41,7 @@ class WandbRuns:
                 self._log(name, command["series"], command["epoch"])
             case "finish":
                 if name in self._runs:
-                    self._runs[name].summary["status"] = command["status"]
+                    self._runs[name].summary.update(command["summary"])
                 self._finish(name, command["exit_code"])
 
     def _open(self, name: str, group: str, config: dict[str, Any]) -> Any:
@@ -100,7 +100,8 @@ def serve(runs: WandbRuns, commands: IO[str], troubles: IO[str]) -> None:
     for line in commands:
         attempt(json.loads(line))
     for name in runs.open_runs():
-        attempt({"do": "finish", "run": name, "status": "interrupted", "exit_code": 1})
+        summary = {"status": "interrupted"}
+        attempt({"do": "finish", "run": name, "summary": summary, "exit_code": 1})
 
 
 def main() -> None:

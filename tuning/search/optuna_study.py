@@ -28,6 +28,7 @@ from tuning.search.optuna_trials import OUTCOME, TRIAL, frozen_trials
 from tuning.search.ranges import distributions
 
 DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+WINNER = "winner"  # the study's user attribute that names the best trial
 LOCK_SECONDS = 10  # without a sign of life; who holds it needs milliseconds
 # What Optuna raises of a file that is damaged, or none of its own.
 UNREADABLE = (
@@ -50,10 +51,25 @@ def export_study(record: SweepRecord, space: SearchSpace, path: Path) -> None:
     studies = _studies(storage, record.name)
     newest = studies[-1] if studies else None
     if newest is None or not _fits(newest, told, record.mode):
-        _further(storage, record, newest, told)
+        newest = _further(storage, record, newest, told)
+    else:
+        known = _by_name(newest)
+        newest.add_trials([t for t in told if t.user_attrs[TRIAL] not in known])
+    _name_winner(newest, record)
+
+
+def _name_winner(study: optuna.Study, record: SweepRecord) -> None:
+    """Optuna's own ``best_trial`` cannot be one that was stopped early."""
+    best = record.best()
+    if best is None:
         return
-    known = _by_name(newest)
-    newest.add_trials([t for t in told if t.user_attrs[TRIAL] not in known])
+    winner = {
+        TRIAL: best.trial_id,
+        "epoch": record.epoch_of(best),
+        record.metric: record.value(best),
+    }
+    if study.user_attrs.get(WINNER) != winner:
+        study.set_user_attr(WINNER, winner)
 
 
 def _open(path: Path) -> JournalStorage:
@@ -170,7 +186,7 @@ def _further(
     record: SweepRecord,
     before: optuna.Study | None,
     told: list[FrozenTrial],
-) -> None:
+) -> optuna.Study:
     """A study of ``told``, with the notes of the one ``before`` it."""
     names = _names(record.name)
     if before is not None:
@@ -190,3 +206,4 @@ def _further(
             study.study_name,
         )
     study.add_trials(told)
+    return study

@@ -25,7 +25,7 @@ def frozen_trials(
 ) -> list[FrozenTrial]:
     """The trials of ``views`` for Optuna, each as it stood after the last epoch that may be seen.
 
-    finished                     COMPLETE, with the value of its last epoch
+    finished                     COMPLETE, with the value of the epoch by which it counts
     stopped early                PRUNED, with its intermediate values
     diverged, out of memory      COMPLETE, with a value worse than any seen: a sampler keeps away
                                  from it, where it would ignore a FAIL
@@ -43,7 +43,7 @@ def frozen_trials(
         known = {k: v for k, v in params.items() if holds(space[k], v)}
         if any(k in trial.params and k not in known for k in space):
             continue  # of another space
-        state, value = _state(trial, until, values, worst)
+        state, value = _state(record, trial, until, values, worst)
         message = {"message": trial.message} if trial.message else {}
         found.append(
             create_trial(
@@ -69,7 +69,11 @@ def _seen(record: SweepRecord, trial: TrialRecord, until: float) -> dict[int, fl
 
 
 def _state(
-    trial: TrialRecord, until: float, seen: Mapping[int, float], worst: float | None
+    record: SweepRecord,
+    trial: TrialRecord,
+    until: float,
+    seen: Mapping[int, float],
+    worst: float | None,
 ) -> tuple[TrialState, float | None]:
     bad = trial.status in BAD
     # What ended these came after their last report, so that it is known one epoch later.
@@ -77,7 +81,9 @@ def _state(
     if trial.ended is None or known_at > until:
         return (TrialState.PRUNED if seen and until < math.inf else TrialState.RUNNING), None
     if trial.status == Status.FINISHED and seen:
-        return TrialState.COMPLETE, seen[max(seen)]
+        return TrialState.COMPLETE, seen[max(seen)] if record.metric_at == "last" else (
+            min(seen.values()) if record.mode == "min" else max(seen.values())
+        )
     if bad and worst is not None:
         return TrialState.COMPLETE, worst
     return (TrialState.PRUNED if trial.status == Status.STOPPED_EARLY else TrialState.FAIL), None

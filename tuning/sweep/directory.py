@@ -163,6 +163,7 @@ def _manifest(sweep: ResolvedSweep, directory: Path) -> dict[str, Any]:
         "created": now(),
         "metric": sweep.config.metric,
         "mode": sweep.config.mode,
+        "metric_at": sweep.config.metric_at,
         "num_trials": sweep.config.num_trials,
         "num_epochs": sweep.config.train.training.num_epochs,
         "python": platform.python_version(),

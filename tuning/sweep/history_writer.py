@@ -23,7 +23,7 @@ from tuning.history.event_log import EventLog, now
 from tuning.history.record import Event, EventKind, SweepRecord, SweepState
 from tuning.monitors.base import Monitor
 from tuning.ray_internals import keep_no_running_means
-from tuning.sweep.kept_checkpoints import remove_surplus
+from tuning.sweep.kept_checkpoints import keep_best, remove_surplus
 from tuning.tune_edge import MESSAGE, TIME_ATTRIBUTE, status_of, take_report
 
 _log = logging.getLogger(__name__)
@@ -120,8 +120,12 @@ class SweepCallback(Callback):
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
     ) -> None:
-        path = os.path.relpath(checkpoint.path, self._directory)
-        self.tell(EventKind.CHECKPOINT, _trial_id(trial), path=path)
+        self.checkpointed(_trial_id(trial), Path(checkpoint.path))
+
+    def checkpointed(self, trial_id: str, path: Path) -> None:
+        """A trial's last epoch is saved there, with whatever it has of the next one."""
+        self.tell(EventKind.CHECKPOINT, trial_id, path=os.path.relpath(path, self._directory))
+        keep_best(self._record, self._record.trials[trial_id], self._directory, self.tell)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -1,13 +1,39 @@
-"""Which trials that ended keep their checkpoints, so that the disk stays bounded."""
+"""Which checkpoints are kept, so that the disk stays bounded: a trial's best, the best trials'."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trainables.statuses import Status
-from trainables.training.checkpoint_files import remove_checkpoints
-from tuning.history.record import EventKind, SweepRecord, TrialRecord
+from trainables.training.checkpoint_files import best_path, copy_checkpoint, remove_checkpoints
+from tuning.history.record import EventKind, SweepRecord, TrialRecord, finite
+
+
+def keep_best(
+    record: SweepRecord, trial: TrialRecord, directory: Path, tell: Callable[..., Any]
+) -> None:
+    """Keep the weights of a trial's newest epoch, told of just before, if none was better.
+
+    ``trial.checkpoint`` must be of that epoch's end. Whoever ran the trial removes it after a few
+    epochs more; the copy under another name stays until there is a better one.
+    """
+    value = finite(trial.metrics.get(record.metric))
+    if record.metric_at != "best" or value is None:
+        return
+    before, best = trial.best_checkpoint, record.value(trial)
+    if trial.best_epoch and best is not None and not record.better(value, best):
+        return
+    source = directory / str(trial.checkpoint)
+    path = best_path(source.parent, trial.epoch)
+    copy_checkpoint(source, path)
+    told = os.path.relpath(path, directory)
+    tell(EventKind.BEST, trial.trial_id, epoch=trial.epoch, path=told)
+    if before not in (None, told):
+        shutil.rmtree(directory / str(before), ignore_errors=True)
 
 
 def surplus(record: SweepRecord, keep: int) -> list[TrialRecord]:

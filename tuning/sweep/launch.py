@@ -62,7 +62,9 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
             say(f"      {shown_path(Path(path))}")
         for line in describe_steps(config.search_space):
             say(f"      {line}")
-        record = SweepRecord(sweep.name, config.metric, config.mode, config.num_trials)
+        record = SweepRecord(
+            sweep.name, config.metric, config.mode, config.num_trials, metric_at=config.metric_at
+        )
         try:
             _run(open_sweep(directory, config, record, say), found)
         except UserError:

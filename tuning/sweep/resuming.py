@@ -6,7 +6,7 @@ The history decides, not what Ray Tune remembers: its snapshots are older than t
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from trainables.errors import CheckpointError
 from trainables.statuses import Status
 from trainables.training.checkpoint_files import checkpoints, read_meta, remove_checkpoints
 from trainables.training.diagnosis import GATE_STUCK
+from trainables.training.ending import is_over
 from tuning.config.space import CHANGEABLE
 from tuning.history.record import EventKind, TrialRecord
 from tuning.search.ray_searcher import Start
@@ -43,14 +44,16 @@ def take_up(sweep: RunningSweep, *, retry_failed: bool) -> list[Start]:
             if trial.checkpoint_removed:  # and perhaps killed before that was done
                 remove_checkpoints(folder)
             continue
-        found = _newest(folder, trial.epoch)
+        found = _newest(sweep, trial)
         if _has_ended(sweep, trial, found):
             continue
         _go_back(sweep, trial, found)
         checkpoint = found.path if found else None
         starts.append(Start(trial.number, trial.params, checkpoint))
-        # What lies beside it is of epochs that are forgotten, or half-written.
-        remove_checkpoints(folder, keep=checkpoint)
+        # What lies beside them is of epochs that are forgotten, or half-written.
+        best = trial.best_checkpoint
+        kept = [checkpoint, sweep.directory / best if best else None]
+        remove_checkpoints(folder, keep=[path for path in kept if path])
     return starts
 
 
@@ -59,17 +62,14 @@ def _has_ended(sweep: RunningSweep, trial: TrialRecord, found: Found | None) -> 
     ending = _ending(trial, sweep.config.train.training)
     if ending is None or found is None or found.meta["epoch"] != trial.epoch:
         return False
-    path = os.path.relpath(found.path, sweep.directory)
-    sweep.history.tell(EventKind.CHECKPOINT, trial.trial_id, path=path)
+    sweep.history.checkpointed(trial.trial_id, found.path)
     sweep.history.tell(EventKind.END, trial.trial_id, status=ending[0], message=ending[1])
     return True
 
 
 def _ending(trial: TrialRecord, training: TrainingConfig) -> tuple[Status, str] | None:
     """Status and message of a trial whose last epoch ended it; None if it goes on."""
-    loss, target = trial.metrics.get("val_loss"), training.target_loss
-    reached = target is not None and loss is not None and loss <= target
-    if trial.reports and (trial.epoch >= training.num_epochs or reached):
+    if is_over([trial.reports[epoch] for epoch in sorted(trial.reports)], training):
         return Status.FINISHED, ""
     stuck = [f["text"] for f in trial.found if f["id"] == GATE_STUCK]
     return (Status.STOPPED_EARLY, stuck[0]) if stuck and training.stop_stuck_gates else None
@@ -88,18 +88,27 @@ def _as_saved(params: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     return params | saved
 
 
-def _newest(folder: Path, epoch: int) -> Found | None:
-    """The newest whole checkpoint of at most this epoch; damaged ones are reported."""
-    for path in reversed(checkpoints(folder)):
+def _newest(sweep: RunningSweep, trial: TrialRecord) -> Found | None:
+    """The newest whole checkpoint, of the trial's last epoch at most; damaged ones are reported.
+
+    One that is further on was written, but its epoch never told: it is trained again.
+    """
+    newest_first = reversed(checkpoints(sweep.trials / trial.trial_id))
+    found = next(_whole(newest_first, trial.epoch), None)
+    if trial.best_checkpoint and (trial.best_epoch or 0) > (found.meta["epoch"] if found else 0):
+        return next(_whole([sweep.directory / trial.best_checkpoint], trial.epoch), found)
+    return found
+
+
+def _whole(paths: Iterable[Path], epoch: int) -> Iterator[Found]:
+    for path in paths:
         try:
             meta = read_meta(path)
         except CheckpointError as error:
             _log.warning("%s; going back to the one before", error)
             continue
-        # One that is further on was written, but its epoch never told: it is trained again.
         if meta["epoch"] <= epoch:
-            return Found(path, meta)
-    return None
+            yield Found(path, meta)
 
 
 def _go_back(sweep: RunningSweep, trial: TrialRecord, found: Found | None) -> None:
@@ -109,3 +118,5 @@ def _go_back(sweep: RunningSweep, trial: TrialRecord, found: Found | None) -> No
         sweep.history.tell(EventKind.HISTORY, trial.trial_id, history=history)
     if found and (params := _as_saved(trial.params, found.meta["config"])) != trial.params:
         sweep.history.tell(EventKind.PARAMS, trial.trial_id, params=params)
+    if found and found.meta.get("step") == trial.metrics.get("step"):
+        sweep.history.checkpointed(trial.trial_id, found.path)  # killed before that was told

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ray import tune
-from ray.tune import ResultGrid
+from ray.tune import Result, ResultGrid
 from ray.tune.experiment import Trial
 
 from tuning.history.manifest import read_manifest
@@ -32,6 +32,24 @@ def moved_modules() -> Iterator[None]:
             del sys.modules[name]
 
 
+class SweepResults(ResultGrid):
+    """Ray Tune's own, whose best result is that of the epoch by which the sweep's trials count."""
+
+    def __init__(self, analysis: tune.ExperimentAnalysis, scope: str) -> None:
+        super().__init__(analysis)
+        self._scope = scope
+
+    def get_best_result(
+        self,
+        metric: str | None = None,
+        mode: str | None = None,
+        scope: str | None = None,
+        filter_nan_and_inf: bool = True,
+    ) -> Result:
+        """As Tune's, by default over the epochs that count instead of the last ones."""
+        return super().get_best_result(metric, mode, scope or self._scope, filter_nan_and_inf)
+
+
 def results(directory: Path) -> ResultGrid:
     """Ray Tune's own view of a sweep, its checkpoints included.
 
@@ -44,11 +62,12 @@ def results(directory: Path) -> ResultGrid:
         for state in sorted((directory / TUNE_DIR).glob("experiment_state-*.json")):
             for trial in tune.ExperimentAnalysis(str(state)).trials or ():
                 by_name[str(trial)] = trial
-        return ResultGrid(
+        return SweepResults(
             tune.ExperimentAnalysis(
                 str(directory / TUNE_DIR),
                 default_metric=manifest["metric"],
                 default_mode=manifest["mode"],
                 trials=[by_name[name] for name in sorted(by_name)],
-            )
+            ),
+            "all" if manifest.get("metric_at") == "best" else "last",
         )

@@ -46,7 +46,8 @@ def facts_at(training: TrainingConfig, step: int) -> Facts:
 @pytest.mark.parametrize("name", ["default", "fast", "slow gate"])
 def test_a_training_that_goes_well_has_no_finding(name: str) -> None:
     golden = json.loads(GOLDEN.read_text())[name]
-    training, history = TrainingConfig(**golden["training"]), golden["history"]
+    training = TrainingConfig(**golden["training"])
+    history = [{**epoch, "val_loss": epoch["train_loss"]} for epoch in golden["history"]]
     for epochs in range(1, len(history) + 1):
         facts = facts_at(training, int(history[epochs - 1]["step"]))
         assert diagnose(history[:epochs], facts) == []
@@ -54,7 +55,9 @@ def test_a_training_that_goes_well_has_no_finding(name: str) -> None:
 
 def row(**figures: float) -> dict[str, Any]:
     healthy = {
+        "epoch": 1,
         "train_loss": 1.0,
+        "val_loss": 1.0,
         "gate_alpha": 0.3,
         "gate_grad_norm": 0.1,
         "grad_norm": 0.5,
@@ -89,6 +92,23 @@ def test_every_finding_names_what_is_wrong_and_what_to_do(
     assert [f.id for f in found] == [finding]
     assert said in found[0].text
     assert "\n" not in found[0].text
+
+
+def losses(*pairs: tuple[float, float]) -> list[dict[str, Any]]:
+    """Epochs with these losses, in training and on held-out rows."""
+    return [row(epoch=i, train_loss=t, val_loss=v) for i, (t, v) in enumerate(pairs, start=1)]
+
+
+def test_overfitting_is_told_with_the_epoch_to_end_at() -> None:
+    begin = [(3.0, 3.0), (2.0, 1.7)]
+    history = losses(*begin, (1.6, 1.72), (1.3, 1.71), (1.0, 1.75))
+    assert [f.id for f in diagnose(history, FACTS)] == ["overfitting"]
+    assert "lowest in epoch 2 (1.7000) and is 1.7500 in epoch 5" in diagnose(history, FACTS)[0].text
+    assert diagnose(history[:-1], FACTS) == []  # not for long enough
+    flat = losses(*begin, (1.6, 1.72), (1.3, 1.71), (1.0, 1.72))
+    assert diagnose(flat, FACTS) == []  # hardly risen
+    both = losses(*begin, (2.1, 1.8), (2.1, 1.9), (2.1, 1.9))
+    assert diagnose(both, FACTS) == []  # the training rows do not get better, either
 
 
 def test_an_encoder_without_a_gate_has_none_that_is_stuck() -> None:

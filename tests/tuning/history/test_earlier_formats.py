@@ -57,5 +57,5 @@ def test_a_later_format_is_refused(earlier: Path) -> None:
     path = earlier / MANIFEST_FILE
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "format_version": FORMAT_VERSION + 1}))
-    with pytest.raises(UserError, match=r"format version 4; this release reads 2 and 3"):
+    with pytest.raises(UserError, match=r"format version 5; this release reads 2, 3 and 4"):
         read_sweep(earlier)

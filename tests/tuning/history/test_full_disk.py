@@ -24,10 +24,9 @@ from trainables.packing.lanes import Lanes
 from trainables.packing.memory import Footprint
 from trainables.packing.protocol import Assignment
 from trainables.training.batches import DeviceInputs
-from trainables.training.checkpoint_files import read_meta
+from trainables.training.checkpoint_files import copy_checkpoint, read_meta
 from tuning.commands.answers import status_answer
 from tuning.config.sweep import load_sweep
-from tuning.execution.packed_trial import copy_checkpoint
 from tuning.history.disk import free_bytes, used_bytes
 from tuning.history.event_log import EventLog, read_events
 from tuning.history.record import SweepRecord

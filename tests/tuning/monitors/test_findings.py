@@ -136,6 +136,7 @@ def write_checkpoint_files(
     meta = {
         "format_version": FORMAT_VERSION,
         "epoch": last,
+        "step": epochs[-1].get("step"),
         "history": epochs,
         "config": config or {},
         "checksums": {name: file_digest(directory / name) for name in FILES},
