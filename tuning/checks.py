@@ -20,7 +20,7 @@ from trainables.llm.location import (
     local_directory,
 )
 from tuning.config.space import check_points, check_space
-from tuning.config.sweep import ResolvedSweep, SweepConfig
+from tuning.config.sweep import ASHA, ResolvedSweep, SweepConfig
 from tuning.terminal import run_tune_on
 
 BATCH_SIZE = "training.batch_size"
@@ -54,6 +54,16 @@ def settle_llm(config: SweepConfig) -> SweepConfig:
     space = check_space(config.search_space, config.train, "search_space")
     first = check_points(config.warm_start, space, config.train, "sweep")
     return config.model_copy(update={"search_space": space, "warm_start": first})
+
+
+def settle_rungs(config: SweepConfig) -> SweepConfig:
+    """``config`` with the first rung that its table asks for, which is read if nobody has set one.
+
+    So it is where a sweep that goes on changes its scheduler.
+    """
+    if not isinstance(config.scheduler, ASHA) or config.scheduler.grace_epochs != "auto":
+        return config
+    return config.with_rungs(len(read_data(config.train).train_rows))
 
 
 def check_name_is_free(sweep: ResolvedSweep) -> None:

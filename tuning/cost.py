@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from trainables.llm.shape import BYTES, H100_PEAK, H100_SHARE, cpu_rate, h100_ra
 from trainables.models.features import NUM_FEATURES, RESOURCE_HIDDEN_SIZE
 from trainables.training.startup_time import CHARACTERS_PER_TOKEN, expected_initialisation, shape_of
 from tuning.config.space import describe_steps
-from tuning.config.sweep import DedicatedExecution, SweepConfig
+from tuning.config.sweep import ASHA, DedicatedExecution, SweepConfig
 from tuning.terminal import duration
 
 BYTES_PER_PARAMETER = 2  # of an LLM whose shape is not known, in its files
@@ -108,12 +108,31 @@ def describe_sweep(config: SweepConfig, data: CheckedData, probed: str = "") -> 
         *(f"search       {line}" for line in describe_steps(config.search_space)),
         f"trials       {config.num_trials}, at most {cost.steps_per_trial} steps each, "
         f"scheduler {config.scheduler.type}: about {cost.epochs:.0f} epochs in all",
+        *_rungs(config, cost),
         f"compute      {f'{cost.flops:.2g}' if cost.flops else 'unknown'} FLOP through the frozen "
         "LLM",
         f"disk         about {cost.disk_bytes / 2**20:.0f} MiB of checkpoints",
         *_times(config, data, cost),
     ]
     return [*lines, "everything that can be checked without training is in order"]
+
+
+def _rungs(config: SweepConfig, cost: Cost) -> Iterator[str]:
+    """When trials end, in epochs and in steps of the optimiser."""
+    if not isinstance(config.scheduler, ASHA):
+        return
+    epochs = config.train.training.num_epochs
+    rungs, steps = config.scheduler.rungs(epochs), cost.steps_per_trial // epochs
+    if rungs:
+        one_in = f"one trial in {config.scheduler.reduction_factor} goes on"
+        at = f"{listed_numbers(rungs)} (steps {listed_numbers([e * steps for e in rungs])})"
+        yield f"rungs        {one_in} after epoch {at}"
+    else:
+        yield f"rungs        none: {config.scheduler.grace_epochs} epochs are all there are"
+
+
+def listed_numbers(numbers: Sequence[int]) -> str:
+    return ", ".join(f"{number:,}" for number in numbers)
 
 
 def _described_llm(train: PretrainConfig, cost: Cost) -> str:

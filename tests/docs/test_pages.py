@@ -17,8 +17,8 @@ from tests.tuning.history.test_sweeps import write_sweep
 from trainables.config import PretrainConfig
 from tuning.cli import main, make_parser
 from tuning.config.space import searchable_keys
-from tuning.config.sweep import SweepConfig
-from tuning.search.halving import Halving, rungs_of
+from tuning.config.sweep import ASHA, SweepConfig
+from tuning.search.halving import Halving
 
 MOST_LINES = 150  # of the README: more is not read
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -160,7 +160,7 @@ def test_the_example_of_eight_trials_is_what_halving_decides() -> None:
     text = (ROOT / "docs" / "search.md").read_text()
     example = text[text.index("### An example of eight trials") :]
     rows = re.findall(r"^\| (\d) \|(.*)\|(.*)\|(.*)\|(.*)\| (.*) \|$", example, re.M)
-    rungs = rungs_of(1, 3, 10)
+    rungs = ASHA(grace_epochs=1).rungs(10)
     assert rungs == (1, 3, 9)
     halving = Halving(rungs, 3, group=4, num_trials=8)
     values = {int(n): [v.strip() for v in row] for n, *row, _ in rows}

@@ -92,8 +92,8 @@ def checked_sweep(options: argparse.Namespace, name: str) -> Any:
     ]
     wandb = ["log_wandb=true"] if getattr(options, "log_wandb", False) else []
     config = settle_llm(load_sweep(options.config, of_train + wandb + overrides))
-    sweep = ResolvedSweep(name, config)
-    return sweep, check_sweep(sweep)
+    data = check_sweep(ResolvedSweep(name, config))
+    return ResolvedSweep(name, config.with_rungs(len(data.train_rows))), data
 
 
 def _launch(options: argparse.Namespace) -> int:

@@ -29,10 +29,29 @@ from tuning.history.manifest import SWEEP_NAME
 from tuning.terminal import PROJECT
 
 DEFAULT_SPACE = PROJECT / "search_spaces" / "default.yaml"
+GRACE_STEPS = 24  # a trial's first steps, of which nothing can be told yet
 MOST = 10**6  # beyond it a number is a slip of the hand
 MOST_SECONDS = 1e9
 DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*(s|m|h|d)")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _count_or_auto(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and 1 <= value <= MOST):
+        return value
+    raise ValueError(f"{shown(value)}, but must be `auto` or a whole number from 1 to {MOST}")
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str) and (found := DURATION.fullmatch(value.strip())):
+        return float(found[1]) * SECONDS[found[2]]
+    if type(value) in (int, float) and 0 < value <= MOST_SECONDS:
+        return float(value)
+    raise ValueError(f"{shown(value)}, but must be a time such as 45s, 90m, 12h or 2d")
+
+
+Duration = Annotated[float, PlainValidator(_seconds)]
+Count = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 
 
 class _Search(Section):
@@ -84,10 +103,34 @@ class ASHA(Section):
     """
 
     type: Literal["asha"] = "asha"
-    grace_epochs: int = Field(1, ge=1, le=10**6, description="No trial stops before this epoch.")
+    grace_epochs: Count = Field(
+        "auto",
+        description="No trial stops before this epoch; auto: the first with "
+        f"{GRACE_STEPS} steps or more.",
+    )
     reduction_factor: int = Field(
         3, ge=2, le=10**6, description="One of this many goes on at a rung."
     )
+
+    def rungs(self, num_epochs: int) -> tuple[int, ...]:
+        """The epochs at which trials end, all before the last one.
+
+        ``auto`` is the first epoch here: a sweep has settled it before it begins.
+        """
+        found, epoch = [], 1 if self.grace_epochs == "auto" else self.grace_epochs
+        while epoch < num_epochs:
+            found.append(epoch)
+            epoch *= self.reduction_factor
+        return tuple(found)
+
+    def settled(self, steps_per_epoch: int) -> ASHA:
+        """With what ``auto`` means for epochs of so many steps.
+
+        Losses after a handful of steps are those of the weights that a training began with.
+        """
+        if self.grace_epochs != "auto":
+            return self
+        return self.model_copy(update={"grace_epochs": -(-GRACE_STEPS // steps_per_epoch)})
 
 
 class Median(Section):
@@ -129,24 +172,6 @@ class NoScheduler(Section):
 
 
 Scheduler = Annotated[ASHA | Median | HyperBand | PBT | NoScheduler, Field(discriminator="type")]
-
-
-def _count_or_auto(value: Any) -> Any:
-    if value == "auto" or (type(value) is int and 1 <= value <= MOST):
-        return value
-    raise ValueError(f"{shown(value)}, but must be `auto` or a whole number from 1 to {MOST}")
-
-
-def _seconds(value: Any) -> Any:
-    if isinstance(value, str) and (found := DURATION.fullmatch(value.strip())):
-        return float(found[1]) * SECONDS[found[2]]
-    if type(value) in (int, float) and 0 < value <= MOST_SECONDS:
-        return float(value)
-    raise ValueError(f"{shown(value)}, but must be a time such as 45s, 90m, 12h or 2d")
-
-
-Duration = Annotated[float, PlainValidator(_seconds)]
-Count = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 
 
 class PackedExecution(Section):
@@ -242,19 +267,23 @@ class SweepConfig(Section):
                 filled[key] = {"type": default, **filled[key]}
         return filled
 
+    def with_rungs(self, train_rows: int) -> SweepConfig:
+        """With the first rung that so many training rows ask for, if nobody has set one."""
+        if not isinstance(self.scheduler, ASHA):
+            return self
+        steps = -(-train_rows // self.train.training.batch_size)
+        return self.model_copy(update={"scheduler": self.scheduler.settled(steps)})
+
     @property
     def expected_epochs(self) -> float:
         """Of all trials; successive halving lets one in ``reduction_factor`` go on."""
         whole = self.train.training.num_epochs
         if not isinstance(self.scheduler, ASHA):
             return float(self.num_trials * whole)
-        asha = self.scheduler
-        total, survivors, done, rung = 0.0, float(self.num_trials), 0, asha.grace_epochs
-        while done < whole:
-            reach = min(rung, whole)
+        total, survivors, done = 0.0, float(self.num_trials), 0
+        for reach in (*self.scheduler.rungs(whole), whole):
             total += survivors * (reach - done)
-            survivors = max(1.0, survivors / asha.reduction_factor)
-            done, rung = reach, rung * asha.reduction_factor
+            survivors, done = max(1.0, survivors / self.scheduler.reduction_factor), reach
         return total
 
 

@@ -101,12 +101,3 @@ class Halving:
 
     def _survivors(self, compared: int) -> int:
         return max(1, compared // self.reduction_factor)
-
-
-def rungs_of(grace_epochs: int, reduction_factor: int, num_epochs: int) -> tuple[int, ...]:
-    """``grace_epochs`` x ``reduction_factor``^k, as long as there are epochs after it."""
-    found, epoch = [], grace_epochs
-    while epoch < num_epochs:
-        found.append(epoch)
-        epoch *= reduction_factor
-    return tuple(found)

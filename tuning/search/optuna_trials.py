@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -35,28 +36,70 @@ def frozen_trials(
     ``fixed`` has the values of keys that a trial did not search. A trial with a parameter that the
     space does not hold any more is left out.
     """
-    seen = [_seen(record, *view) for view in views]
-    worst = _worse_than_all((v for values in seen for v in values.values()), record.mode)
-    found = []
-    for (trial, until), values in zip(views, seen, strict=True):
-        params = {k: trial.params.get(k, fixed.get(k)) for k in space}
+    return TrialViews(record, space, fixed).frozen(views)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A trial as it is told; None if it is of another space. ``values`` are its extremes."""
+
+    ended: float | None
+    trial: FrozenTrial | None
+    values: tuple[float, ...]
+
+
+class TrialViews:
+    """What ``frozen_trials`` makes, kept for the next time where nothing about it can change."""
+
+    def __init__(
+        self, record: SweepRecord, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]
+    ) -> None:
+        self._record = record
+        self._space = space
+        self._fixed = fixed
+        self._settled: dict[int, _Shown] = {}
+
+    def frozen(self, views: Iterable[View]) -> list[FrozenTrial]:
+        """As ``frozen_trials``."""
+        found: list[FrozenTrial | None] = []
+        extremes: list[float] = []
+        bad: list[tuple[int, View]] = []
+        for trial, until in views:
+            shown = self._settled.get(trial.number)
+            if shown is None or shown.ended != trial.ended:
+                shown = self._show(trial, until, None)
+                if trial.ended is not None and _known_at(trial) <= until:
+                    if trial.status in BAD:
+                        bad.append((len(found), (trial, until)))
+                    else:
+                        self._settled[trial.number] = shown
+            found.append(shown.trial)
+            extremes += shown.values
+        worst = _worse_than_all(extremes, self._record.mode) if bad else None
+        for place, view in bad:  # their value depends on all others'
+            found[place] = self._show(*view, worst).trial
+        return [trial for trial in found if trial is not None]
+
+    def _show(self, trial: TrialRecord, until: float, worst: float | None) -> _Shown:
+        record, space = self._record, self._space
+        values = _seen(record, trial, until)
+        ends = (min(values.values()), max(values.values())) if values else ()
+        params = {k: trial.params.get(k, self._fixed.get(k)) for k in space}
         known = {k: v for k, v in params.items() if holds(space[k], v)}
         if any(k in trial.params and k not in known for k in space):
-            continue  # of another space
+            return _Shown(trial.ended, None, ends)
         state, value = _state(record, trial, until, values, worst)
         message = {"message": trial.message} if trial.message else {}
-        found.append(
-            create_trial(
-                state=state,
-                value=value,
-                params=known,
-                distributions={k: space[k] for k in known},
-                intermediate_values=values,
-                user_attrs={TRIAL: trial.trial_id, OUTCOME: trial.status.value, **message},
-                system_attrs=trial.search_state,
-            )
+        made = create_trial(
+            state=state,
+            value=value,
+            params=known,
+            distributions={k: space[k] for k in known},
+            intermediate_values=values,
+            user_attrs={TRIAL: trial.trial_id, OUTCOME: trial.status.value, **message},
+            system_attrs=trial.search_state,
         )
-    return found
+        return _Shown(trial.ended, made, ends)
 
 
 def _seen(record: SweepRecord, trial: TrialRecord, until: float) -> dict[int, float]:
@@ -68,6 +111,14 @@ def _seen(record: SweepRecord, trial: TrialRecord, until: float) -> dict[int, fl
     }
 
 
+def _known_at(trial: TrialRecord) -> int:
+    """The epoch from which the end of an ended trial may be known.
+
+    What ended a bad one came after its last report, so that it is known one epoch later.
+    """
+    return trial.epoch + (trial.status in BAD or trial.status == Status.FAILED)
+
+
 def _state(
     record: SweepRecord,
     trial: TrialRecord,
@@ -76,9 +127,7 @@ def _state(
     worst: float | None,
 ) -> tuple[TrialState, float | None]:
     bad = trial.status in BAD
-    # What ended these came after their last report, so that it is known one epoch later.
-    known_at = trial.epoch + (bad or trial.status == Status.FAILED)
-    if trial.ended is None or known_at > until:
+    if trial.ended is None or _known_at(trial) > until:
         return (TrialState.PRUNED if seen and until < math.inf else TrialState.RUNNING), None
     if trial.status == Status.FINISHED and seen:
         return TrialState.COMPLETE, seen[max(seen)] if record.metric_at == "last" else (

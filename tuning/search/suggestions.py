@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.ranges import draw
 from search_spaces.schema import SearchSpace
@@ -22,7 +23,7 @@ from tuning.config.sweep import CMAESSearch, GPSearch, QMCSearch, RandomSearch, 
 from tuning.history.record import SweepRecord, TrialRecord, trial_name
 from tuning.search.halving import Halving
 from tuning.search.optuna_study import DIRECTIONS
-from tuning.search.optuna_trials import frozen_trials
+from tuning.search.optuna_trials import TrialViews
 from tuning.search.ranges import distributions
 
 # Samplers whose next point depends on how many were drawn, not on what became of them.
@@ -79,7 +80,7 @@ class Suggestions:
         self._halving = halving
         self._first = first
         self._fixed = {k: v for k, v in (fixed or {}).items() if not space.root[k].when}
-        self._distributions = distributions(space)
+        self._views = TrialViews(record, distributions(space), self._fixed)
         self._drawn: dict[int, TrialRecord] = {}  # the history hears of them a little later
         self._sequence: list[Params] = []
         self._sequence_study = optuna.create_study(sampler=make_sampler(search, search.seed))
@@ -108,13 +109,15 @@ class Suggestions:
         # A sampler of its own for each number: its state cannot depend on what was drawn before in
         # this process, which after a resume is another one.
         seed = int(np.random.SeedSequence([self._search.seed, number]).generate_state(1)[0])
+        storage = _Known(self._known(number))
         study = optuna.create_study(
-            sampler=make_sampler(self._search, seed), direction=DIRECTIONS[self._record.mode]
+            storage=storage,
+            sampler=make_sampler(self._search, seed),
+            direction=DIRECTIONS[self._record.mode],
         )
-        study.add_trials(self._known(number))  # in memory; the journal is for those who read
         trial = study.ask()
         params = draw(self._space, trial)
-        state = study.get_trials(deepcopy=False)[-1].system_attrs
+        state = storage.asked().system_attrs
         # CMA-ES keeps its covariances with the trials, and looks for them there.
         return Suggestion(params, dict(state) if isinstance(self._search, CMAESSearch) else {})
 
@@ -136,4 +139,38 @@ class Suggestions:
             views = [(t, math.inf) for t in older]
         else:
             views = [(t, self._halving.known_until(number, t.number)) for t in older]
-        return frozen_trials(self._record, views, self._distributions, self._fixed)
+        return self._views.frozen(views)
+
+
+class _Known(InMemoryStorage):
+    """A study of trials that are there already, and of the one that is asked for.
+
+    To add them one by one would take most of a suggestion's time.
+    """
+
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._trials = trials
+        for number, trial in enumerate(trials):
+            trial.number = number
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Those that were given; they are never changed, and so not copied."""
+        if states is None:
+            return self._trials
+        return [trial for trial in self._trials if trial.state in states]
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """The one that is asked for, behind all others: samplers ask for its number."""
+        self._asked = super().create_new_trial(study_id, template_trial)
+        self.asked().number = len(self._trials)
+        return self._asked
+
+    def asked(self) -> FrozenTrial:
+        """It, as far as it has been drawn."""
+        return self.get_trial(self._asked)

@@ -14,7 +14,7 @@ from rich.console import Console
 from trainables.errors import UserError, one_line
 from trainables.inputs.probing import Probing, probed_beside
 from trainables.statuses import Status
-from tuning.checks import settle_llm
+from tuning.checks import settle_llm, settle_rungs
 from tuning.config.space import describe_steps
 from tuning.config.sweep import ResolvedSweep
 from tuning.execution.cluster import Cluster, ray_cluster
@@ -84,6 +84,7 @@ def resume(
     with locked(directory):
         before, config = read_config(directory), settle_llm(read_config(directory, overrides))
         check_inputs(directory)
+        config = settle_rungs(config)
         record = read_sweep(directory)
         trials = len(record.trials)
         over = sum(t.ended is not None for t in record.trials.values())

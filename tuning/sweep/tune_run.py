@@ -20,7 +20,7 @@ from tuning.execution.mailbox import DRIVER_SHARE
 from tuning.execution.process_state import environment
 from tuning.history.record import TUNE_DIR, SweepRecord, trial_name
 from tuning.ray_internals import HEAD_NODE, retrying_controller
-from tuning.search.halving import Halving, rungs_of
+from tuning.search.halving import Halving
 from tuning.search.ray_searcher import OptunaSearcher, Start
 from tuning.search.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
 from tuning.search.suggestions import Suggestions
@@ -135,8 +135,7 @@ def _halving(config: SweepConfig, record: SweepRecord) -> Halving | None:
         return None
     match config.scheduler:
         case ASHA() as asha:
-            epochs = config.train.training.num_epochs
-            rungs = rungs_of(min(asha.grace_epochs, epochs), asha.reduction_factor, epochs)
+            rungs = asha.rungs(config.train.training.num_epochs)
             return Halving.of_record(record, rungs, asha.reduction_factor, config.group)
         case NoScheduler():
             return Halving.of_record(record, (), 2, config.group)

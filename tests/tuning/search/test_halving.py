@@ -10,15 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuning.config.sweep import load_sweep
-from tuning.search.halving import Halving, rungs_of
+from tuning.config.sweep import ASHA, load_sweep
+from tuning.search.halving import Halving
 from tuning.search.schedulers import make_scheduler
 
 
 def test_rungs_lie_before_the_end() -> None:
-    assert rungs_of(1, 3, 10) == (1, 3, 9)
-    assert rungs_of(2, 2, 8) == (2, 4)
-    assert rungs_of(5, 3, 5) == ()
+    assert ASHA(grace_epochs=1).rungs(10) == (1, 3, 9)
+    assert ASHA(grace_epochs=2, reduction_factor=2).rungs(8) == (2, 4)
+    assert ASHA(grace_epochs=5).rungs(5) == ()
+
+
+@pytest.mark.parametrize(("steps", "first"), [(96, 1), (24, 1), (23, 2), (8, 3), (2, 12), (1, 24)])
+def test_no_rung_comes_before_losses_mean_something(steps: int, first: int) -> None:
+    assert ASHA().settled(steps).grace_epochs == first
+    assert ASHA(grace_epochs=5).settled(steps).grace_epochs == 5, "who sets one knows better"
 
 
 def test_a_rung_is_decided_when_the_group_has_arrived() -> None:
