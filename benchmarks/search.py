@@ -44,6 +44,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from benchmarks.workload import write_json
 from search_spaces.ranges import draw, values
 from search_spaces.schema import Choice, Fixed, SearchSpace
+from tuning.config.space import searched_values
 from tuning.config.sweep import ASHA, NoScheduler, Scheduler, Search, load_sweep
 from tuning.history.record import EventKind, SweepRecord, trial_name
 from tuning.search.halving import Halving
@@ -81,8 +82,10 @@ def features(space: SearchSpace, points: Sequence[Params]) -> Array:
 class Curves:
     """The losses of every point of a space, from the recorded ones."""
 
-    def __init__(self, table: pd.DataFrame, space: SearchSpace) -> None:
+    def __init__(self, table: pd.DataFrame, space: SearchSpace, base: Params) -> None:
+        """``base``: the values of the training's own file, with which some searches begin."""
         self.space = space
+        self.base = base
         self.epochs = int(table["epoch"].max())
         whole = table.groupby(["point", "seed"]).filter(lambda g: len(g) == self.epochs)
         curves = whole.pivot_table(index=["point", "seed"], columns="epoch", values=METRIC)
@@ -192,15 +195,17 @@ def simulate(
     group: int,
     seconds: Any = lambda number: 1.0,
     metric_at: str = "best",
+    base: Mapping[str, Any] | None = None,
 ) -> Simulated:
     """A deterministic sweep on ``curve(number, params)``: [E] values, the metric to be minimised.
 
-    ``seconds(number)`` is what an epoch of a trial takes in its lane.
+    ``seconds(number)`` is what an epoch of a trial takes in its lane; ``base`` are the values of
+    the training's own file.
     """
     record = SweepRecord("simulated", METRIC, "min", trials, metric_at=metric_at)
     rungs, factor = _rungs(scheduler, epochs)
     halving = Halving(rungs, factor, group, trials)
-    suggestions = Suggestions(space, search, record, halving)
+    suggestions = Suggestions(space, search, record, halving, fixed=base)
     found = Simulated(record)
     values: dict[int, Array] = {}
     waiting: dict[int, int] = {}
@@ -306,6 +311,7 @@ def run(
         lanes=lanes,
         group=load_sweep(None).group,
         seconds=lambda number: speeds[number],
+        base=curves.base,
     )
     return {
         "regret": regret_of(found, curves, best),
@@ -379,8 +385,9 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    space = load_sweep(None, [f"search_space={options.space}"]).search_space
-    curves = Curves(pd.read_csv(options.table), space)
+    sweep = load_sweep(None, [f"search_space={options.space}"])
+    space = sweep.search_space
+    curves = Curves(pd.read_csv(options.table), space, searched_values(sweep.train, space))
     best = curves.best()
     print(
         f"{options.table.name}: {len(curves.points)} points, {curves.epochs} epochs, best mean "

@@ -58,6 +58,16 @@ class _Search(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sampler.")
 
 
+class AutoSearch(_Search):
+    """The training file's own values, a few points that fill the space, then a model.
+
+    The model is a Gaussian process, after 128 trials a tree-structured Parzen estimator. Both learn
+    from stopped trials, whose values are brought to the epoch of those that trained longest.
+    """
+
+    type: Literal["auto"] = "auto"
+
+
 class TPESearch(_Search):
     """Tree-structured Parzen estimator, Optuna's default."""
 
@@ -92,7 +102,8 @@ class GPSearch(_Search):
 
 
 Search = Annotated[
-    TPESearch | RandomSearch | QMCSearch | CMAESSearch | GPSearch, Field(discriminator="type")
+    AutoSearch | TPESearch | RandomSearch | QMCSearch | CMAESSearch | GPSearch,
+    Field(discriminator="type"),
 ]
 
 
@@ -206,7 +217,7 @@ Execution = Annotated[PackedExecution | DedicatedExecution, Field(discriminator=
 BEFORE_THE_KEY = {"metric_at": "last"}
 PART = "a path or a mapping of keys to values"
 TYPED = {"search": Search, "scheduler": Scheduler, "execution": Execution}
-DEFAULT_TYPES = {"search": "tpe", "scheduler": "asha", "execution": "packed"}
+DEFAULT_TYPES = {"search": "auto", "scheduler": "asha", "execution": "packed"}
 
 
 class SweepConfig(Section):
@@ -214,7 +225,7 @@ class SweepConfig(Section):
 
     train: PretrainConfig = Field(description="How each trial trains: the training's file.")
     search_space: SearchSpace = Field(description="Which of its keys vary, and how far.")
-    search: Search = Field(TPESearch(), description="What to try next.")
+    search: Search = Field(AutoSearch(), description="What to try next.")
     scheduler: Scheduler = Field(ASHA(), description="Which trials end before their last epoch.")
     metric: str = Field("val_loss", description="The metric that is optimised.")
     mode: Literal["min", "max"] = Field("min", description="Whether less or more is better.")
@@ -264,7 +275,9 @@ class SweepConfig(Section):
         filled = dict(values)
         for key, default in DEFAULT_TYPES.items():
             if isinstance(filled.get(key), Mapping):
-                filled[key] = {"type": default, **filled[key]}
+                # Before there was `auto`, the default was `tpe`; only that has this key.
+                earlier = key == "search" and "startup_trials" in filled[key]
+                filled[key] = {"type": "tpe" if earlier else default, **filled[key]}
         return filled
 
     def with_rungs(self, train_rows: int) -> SweepConfig:

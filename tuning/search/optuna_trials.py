@@ -68,7 +68,7 @@ class TrialViews:
             shown = self._settled.get(trial.number)
             if shown is None or shown.ended != trial.ended:
                 shown = self._show(trial, until, None)
-                if trial.ended is not None and _known_at(trial) <= until:
+                if is_known(trial, until):
                     if trial.status in BAD:
                         bad.append((len(found), (trial, until)))
                     else:
@@ -111,12 +111,13 @@ def _seen(record: SweepRecord, trial: TrialRecord, until: float) -> dict[int, fl
     }
 
 
-def _known_at(trial: TrialRecord) -> int:
-    """The epoch from which the end of an ended trial may be known.
+def is_known(trial: TrialRecord, until: float) -> bool:
+    """Whether a trial's end may be known to whom sees it up to the epoch ``until``.
 
     What ended a bad one came after its last report, so that it is known one epoch later.
     """
-    return trial.epoch + (trial.status in BAD or trial.status == Status.FAILED)
+    known_at = trial.epoch + (trial.status in BAD or trial.status == Status.FAILED)
+    return trial.ended is not None and known_at <= until
 
 
 def _state(
@@ -127,7 +128,7 @@ def _state(
     worst: float | None,
 ) -> tuple[TrialState, float | None]:
     bad = trial.status in BAD
-    if trial.ended is None or _known_at(trial) > until:
+    if not is_known(trial, until):
         return (TrialState.PRUNED if seen and until < math.inf else TrialState.RUNNING), None
     if trial.status == Status.FINISHED and seen:
         return TrialState.COMPLETE, seen[max(seen)] if record.metric_at == "last" else (

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from search_spaces.ranges import draw
 from search_spaces.schema import SearchSpace
-from tuning.config.sweep import CMAESSearch, GPSearch, QMCSearch, RandomSearch, Search, TPESearch
+from tuning.config.sweep import (
+    AutoSearch,
+    CMAESSearch,
+    GPSearch,
+    QMCSearch,
+    RandomSearch,
+    Search,
+    TPESearch,
+)
 from tuning.history.record import SweepRecord, TrialRecord, trial_name
+from tuning.search.auto import AutoSampler
 from tuning.search.halving import Halving
+from tuning.search.known_trials import KnownTrials
 from tuning.search.optuna_study import DIRECTIONS
 from tuning.search.optuna_trials import TrialViews
 from tuning.search.ranges import distributions
@@ -32,7 +41,7 @@ Params = dict[str, Any]
 
 
 def make_sampler(search: Search, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of a search configuration."""
+    """The sampler of a search configuration; `auto` has several, see ``AutoSampler``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match search:
@@ -46,6 +55,8 @@ def make_sampler(search: Search, seed: int) -> optuna.samplers.BaseSampler:
                 return optuna.samplers.CmaEsSampler(seed=seed)
             case GPSearch():
                 return optuna.samplers.GPSampler(seed=seed)
+            case AutoSearch():
+                raise TypeError("`auto` has no sampler of its own")
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,8 @@ class Suggestions:
     """The points of a sweep by trial number.
 
     ``halving`` bounds what each may depend on, so that it does not depend on who was faster;
-    without it, each knows all that has happened. ``first`` are tried before anything is drawn.
+    without it, each knows all that has happened. ``first`` are tried before anything is drawn;
+    where there are none, `auto` begins with the values that the training has by itself.
     ``fixed`` tells the value that a key had in trials which did not search it; one with a
     condition had none where that was not met.
     """
@@ -83,7 +95,11 @@ class Suggestions:
         self._views = TrialViews(record, distributions(space), self._fixed)
         self._drawn: dict[int, TrialRecord] = {}  # the history hears of them a little later
         self._sequence: list[Params] = []
-        self._sequence_study = optuna.create_study(sampler=make_sampler(search, search.seed))
+        if isinstance(search, AutoSearch):
+            base = {} if first else fixed or {}
+            self._auto = AutoSampler(space, search.seed, record, base, self._trial, self._until)
+        elif isinstance(search, SEQUENCES):
+            self._sequence_study = optuna.create_study(sampler=make_sampler(search, search.seed))
 
     def ready(self, number: int) -> bool:
         """Whether everything is known that this suggestion may depend on."""
@@ -102,6 +118,9 @@ class Suggestions:
     def _draw(self, number: int) -> Suggestion:
         if number < len(self._first):
             return Suggestion(dict(self._first[number]))
+        if isinstance(self._search, AutoSearch):
+            learns = self._halving is None or self._learns(number)
+            return Suggestion(self._auto.draw(number, learns))
         if isinstance(self._search, SEQUENCES):
             while len(self._sequence) <= number:
                 self._sequence.append(draw(self._space, self._sequence_study.ask()))
@@ -109,7 +128,7 @@ class Suggestions:
         # A sampler of its own for each number: its state cannot depend on what was drawn before in
         # this process, which after a resume is another one.
         seed = int(np.random.SeedSequence([self._search.seed, number]).generate_state(1)[0])
-        storage = _Known(self._known(number))
+        storage = KnownTrials(self._known(number))
         study = optuna.create_study(
             storage=storage,
             sampler=make_sampler(self._search, seed),
@@ -125,52 +144,23 @@ class Suggestions:
         """Whether results count: the first trials of TPE are drawn at random."""
         if isinstance(self._search, SEQUENCES) or self._halving is None:
             return False
+        if isinstance(self._search, AutoSearch):
+            return self._auto.learns(number, self._halving.group)
         if isinstance(self._search, TPESearch):
             return number // self._halving.group * self._halving.group >= max(
                 1, self._search.startup_trials
             )
         return True
 
+    def _trial(self, number: int) -> TrialRecord:
+        return self._record.trials.get(trial_name(number)) or self._drawn[number]
+
+    def _until(self, number: int, older: int) -> float:
+        """The last epoch of an older trial that the suggestion of a number may know."""
+        return math.inf if self._halving is None else self._halving.known_until(number, older)
+
     def _known(self, number: int) -> list[FrozenTrial]:
         """The older trials as this suggestion may see them, in the order of their numbers."""
         trials = self._drawn | {t.number: t for t in self._record.trials.values()}
         older = [trials[n] for n in sorted(trials) if n < number]
-        if self._halving is None:
-            views = [(t, math.inf) for t in older]
-        else:
-            views = [(t, self._halving.known_until(number, t.number)) for t in older]
-        return self._views.frozen(views)
-
-
-class _Known(InMemoryStorage):
-    """A study of trials that are there already, and of the one that is asked for.
-
-    To add them one by one would take most of a suggestion's time.
-    """
-
-    def __init__(self, trials: list[FrozenTrial]) -> None:
-        super().__init__()
-        self._trials = trials
-        for number, trial in enumerate(trials):
-            trial.number = number
-
-    def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
-        """Those that were given; they are never changed, and so not copied."""
-        if states is None:
-            return self._trials
-        return [trial for trial in self._trials if trial.state in states]
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """The one that is asked for, behind all others: samplers ask for its number."""
-        self._asked = super().create_new_trial(study_id, template_trial)
-        self.asked().number = len(self._trials)
-        return self._asked
-
-    def asked(self) -> FrozenTrial:
-        """It, as far as it has been drawn."""
-        return self.get_trial(self._asked)
+        return self._views.frozen([(t, self._until(number, t.number)) for t in older])

@@ -14,12 +14,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from tuning.config.space import searched_values
-from tuning.config.sweep import ASHA, PBT, NoScheduler, SweepConfig
+from tuning.config.sweep import ASHA, PBT, AutoSearch, NoScheduler, SweepConfig
 from tuning.execution.execution import Execution
 from tuning.execution.mailbox import DRIVER_SHARE
 from tuning.execution.process_state import environment
 from tuning.history.record import TUNE_DIR, SweepRecord, trial_name
 from tuning.ray_internals import HEAD_NODE, retrying_controller
+from tuning.search.auto import load_model_beside
 from tuning.search.halving import Halving
 from tuning.search.ray_searcher import OptunaSearcher, Start
 from tuning.search.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
@@ -123,6 +124,8 @@ def _searcher(
         sweep.history.stopped_early(trial_name(number))
 
     fixed = searched_values(config.train, config.search_space)
+    if isinstance(config.search, AutoSearch):
+        load_model_beside()
     suggestions = Suggestions(
         config.search_space, config.search, record, halving, config.warm_start, fixed=fixed
     )
