@@ -50,7 +50,8 @@ SWEEP = {
         "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
         "model.dropout": {"type": "float", "low": 0.0, "high": 0.3},
     },
-    "search": {"type": "tpe", "startup_trials": 4},
+    "search": {"type": "auto"},
+    "scheduler": {"type": "asha", "grace_epochs": 1},
     "num_trials": TRIALS,
     "deterministic": True,
     "retries": 100,  # a trial whose process is killed a third time would be given up
@@ -69,7 +70,14 @@ START_SHARE, START_SECONDS, TRAINING_SECONDS = 0.25, 12.0, 6.0
 TWO_SHARE = 0.25
 HANG_SECONDS = 240.0
 FRUITLESS = 6  # starts in a row without a new epoch
-SAME = ("params", "status", "history", "message")  # of a trial, whatever happened on the way
+SAME = (
+    "params",
+    "status",
+    "history",
+    "message",
+    "value",
+    "epoch",
+)  # of a trial, whatever happened on the way
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import chaos
+from tests.benchmarks.test_search import assert_as_simulated
 from tests.tuning.sweep.test_launch_on_ray import answer, workplace
 
 __all__ = ["workplace"]
@@ -43,7 +44,8 @@ def make_sleepy(llm: Path) -> None:
 def test_neither_kills_nor_delays_change_anything(workplace: Path) -> None:
     """The short form of ``python -m tests.chaos``, which kills every kind of process.
 
-    Here random trials are held up as well, in the sweep that nobody kills, too.
+    What the benchmark of searches simulates is what happened. Random trials are held up as well,
+    in the sweep that nobody kills, too.
     """
     place = chaos.workplace(workplace / "chaos", trials=16)
     make_sleepy(place / "llm")
@@ -54,6 +56,7 @@ def test_neither_kills_nor_delays_change_anything(workplace: Path) -> None:
     tally = chaos.run(place, kills=3, rng=random.Random(2), targets=targets)
     assert len(tally.kills) >= 3
     assert not tally.faults
+    assert_as_simulated(place / "sweeps" / "calm")
     calm = answer(place, "trials", "calm")
     assert len(calm) == 16
     assert {trial["status"] for trial in calm} == {"finished", "stopped early"}
