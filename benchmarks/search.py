@@ -371,6 +371,16 @@ def parsed(kind: Any, text: str) -> Any:
     return TypeAdapter(kind).validate_python(mapping)
 
 
+def _line(row: Mapping[str, Any]) -> str:
+    regret, low, high = row["regret"]
+    share, least, most = row["of_random"]
+    return (
+        f"{row['scheduler']:32} {row['trials']:4} trials {row['search']:24} regret {regret:.4f} "
+        f"({low:.4f} to {high:.4f})  of random {share:.2f} ({least:.2f} to {most:.2f})  epochs "
+        f"{row['epochs']:.0f}, time {row['time']:.0f}, to 1 % {row['epochs_to_1_percent']:.0f}"
+    )
+
+
 def plot(path: Path, curves: Mapping[str, list[tuple[float, float]]], title: str) -> None:
     import matplotlib as mpl
 
@@ -442,14 +452,7 @@ def main() -> None:
                 "epochs_to_1_percent": float(np.median([r["within"] for r in runs])),
             }
             found.append(row)
-            print(
-                f"{scheduler:28} {trials:4} trials {search:40} "
-                "regret {:.4f} ({:.4f} to {:.4f})".format(*row["regret"])
-                + "  of random {:.2f} ({:.2f} to {:.2f})".format(*row["of_random"])
-                + f"  epochs {row['epochs']:.0f}, time {row['time']:.0f}, "
-                f"to 1 % {row['epochs_to_1_percent']:.0f}",
-                flush=True,
-            )
+            print(_line(row), flush=True)
     if options.json:
         write_json(options.json, {"best": best, "error": curves.error, "found": found})
     if options.plot:

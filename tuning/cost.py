@@ -20,6 +20,7 @@ from trainables.llm.precision import llm_precision
 from trainables.llm.shape import BYTES, H100_PEAK, H100_SHARE, cpu_rate, h100_rate
 from trainables.models.features import NUM_FEATURES, RESOURCE_HIDDEN_SIZE
 from trainables.training.startup_time import CHARACTERS_PER_TOKEN, expected_initialisation, shape_of
+from tuning.config.learning import describe_learning
 from tuning.config.space import describe_steps
 from tuning.config.sweep import ASHA, DedicatedExecution, SweepConfig
 from tuning.terminal import duration
@@ -106,6 +107,7 @@ def describe_sweep(config: SweepConfig, data: CheckedData, probed: str = "") -> 
         *(f"{'':<13}{line}" for line in describe_split(config.train.data, data)),
         f"search       {config.search.type} over {searched}; {config.mode} {config.metric}",
         *(f"search       {line}" for line in describe_steps(config.search_space)),
+        *(f"search       {line}" for line in describe_learning(config)),
         f"trials       {config.num_trials}, at most {cost.steps_per_trial} steps each, "
         f"scheduler {config.scheduler.type}: about {cost.epochs:.0f} epochs in all",
         *_rungs(config, cost),

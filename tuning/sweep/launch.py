@@ -15,6 +15,7 @@ from trainables.errors import UserError, one_line
 from trainables.inputs.probing import Probing, probed_beside
 from trainables.statuses import Status
 from tuning.checks import settle_llm, settle_rungs
+from tuning.config.learning import describe_learning
 from tuning.config.space import describe_steps
 from tuning.config.sweep import ResolvedSweep
 from tuning.execution.cluster import Cluster, ray_cluster
@@ -60,7 +61,7 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
         say(f"[1/4] Sweep {sweep.name}: {config.num_trials} trials, written to {where}")
         for path in (data.tool_registry, data.profiling_data):
             say(f"      {shown_path(Path(path))}")
-        for line in describe_steps(config.search_space):
+        for line in (*describe_steps(config.search_space), *describe_learning(config)):
             say(f"      {line}")
         record = SweepRecord(
             sweep.name, config.metric, config.mode, config.num_trials, metric_at=config.metric_at
