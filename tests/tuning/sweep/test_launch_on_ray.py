@@ -19,8 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from tests.conftest import byte_tokenizer, write_data, write_llm
 from trainables.config import PromptConfig
@@ -219,8 +222,8 @@ def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
     trials = answer(workplace, "trials", "one")
     assert [[row["epoch"] for row in t["history"]] for t in trials] == [list(range(1, 31))] * 3
     best = answer(workplace, "best", "one")
-    assert best["value"] == min(t["metrics"]["val_loss"] for t in trials)
-    check_checkpoints(workplace / "sweeps" / "one", best)
+    assert best["value"] == min(row["val_loss"] for t in trials for row in t["history"])
+    check_one_best(workplace / "sweeps" / "one", best, trials)
     run(workplace, "export", "one", "--out", "exported")
     figures = dict(zip(RESOURCES, ("small", 1, 2, 20, 4, 10.0), strict=True))
     exported = ResourceEncoder.from_pretrained(workplace / "exported")
@@ -236,15 +239,33 @@ def test_a_sweep_from_launch_to_export(workplace: Path) -> None:
     assert not (workplace / "sweeps" / "one" / "train_runs").exists()
 
 
-def check_checkpoints(directory: Path, best: dict[str, Any]) -> None:
-    """Ray Tune itself knows the checkpoint that the reading commands name."""
+def check_one_best(directory: Path, best: dict[str, Any], trials: list[dict[str, Any]]) -> None:
+    """The same trial, epoch and value everywhere; its weights are those of that epoch."""
     from tuning.sweep import results
 
+    named = {key: best[key] for key in ("trial_id", "epoch", "value")}
+    (listed,) = (t for t in trials if t["trial_id"] == best["trial_id"])
+    assert {key: listed[key] for key in named} == named
+    meta = json.loads((Path(best["checkpoint"]) / "meta.json").read_text())
+    assert (meta["epoch"], meta["metrics"]["val_loss"]) == (best["epoch"], best["value"])
     typed = Path(os.path.relpath(directory))  # as a person gives it
     result = results(typed).get_best_result()
-    assert result.metrics["val_loss"] == best["value"]
-    assert result.checkpoint is not None
-    assert Path(result.checkpoint.path).resolve() == Path(best["checkpoint"]).resolve()
+    assert Path(result.path).name == best["trial_id"]
+    assert result.metrics_dataframe is not None
+    assert result.metrics_dataframe["val_loss"].min() == best["value"]
+    journal = JournalStorage(JournalFileBackend(str(directory / "study.journal")))
+    study = optuna.load_study(study_name=directory.name, storage=journal)
+    winner = {"trial": best["trial_id"], "epoch": best["epoch"], "val_loss": best["value"]}
+    assert study.user_attrs["winner"] == winner
+    assert (study.best_trial.user_attrs["trial"], study.best_value) == (
+        best["trial_id"],
+        best["value"],
+    )
+    card = (directory / "best" / "README.md").read_text()
+    assert f"its epoch {best['epoch']} of 30" in card
+    assert (directory / "best" / "encoder.safetensors").read_bytes() == (
+        Path(best["checkpoint"]) / "encoder.safetensors"
+    ).read_bytes()
 
 
 EXPLODING = r"""
