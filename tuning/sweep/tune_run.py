@@ -20,7 +20,7 @@ from tuning.execution.mailbox import DRIVER_SHARE
 from tuning.execution.process_state import environment
 from tuning.history.record import TUNE_DIR, SweepRecord, trial_name
 from tuning.ray_internals import HEAD_NODE, retrying_controller
-from tuning.search.auto import load_model_beside
+from tuning.search.auto import START, load_model_beside
 from tuning.search.halving import Halving
 from tuning.search.ray_searcher import OptunaSearcher, Start
 from tuning.search.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall
@@ -124,7 +124,7 @@ def _searcher(
         sweep.history.stopped_early(trial_name(number))
 
     fixed = searched_values(config.train, config.search_space)
-    if isinstance(config.search, AutoSearch):
+    if isinstance(config.search, AutoSearch) and config.num_trials > START:
         load_model_beside()
     suggestions = Suggestions(
         config.search_space, config.search, record, halving, config.warm_start, fixed=fixed

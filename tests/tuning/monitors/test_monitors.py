@@ -117,6 +117,9 @@ def read_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             for item in record.run.config.update:
                 config[item.key] = json.loads(item.value_json)
             config["_group"] = record.run.run_group
+        if record.WhichOneof("record_type") == "summary":
+            for item in record.summary.update:
+                config[f"summary.{item.key or item.nested_key[0]}"] = json.loads(item.value_json)
         if record.WhichOneof("record_type") == "history":
             items = record.history.item
             rows.append({i.key or i.nested_key[0]: json.loads(i.value_json) for i in items})

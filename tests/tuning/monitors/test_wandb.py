@@ -24,6 +24,7 @@ from tuning.monitors.wandb import WandbMonitor, WandbProcess
 from tuning.monitors.wandb_environment import OF_ONE_RUN, environment_of_runs
 from tuning.monitors.wandb_process import serve
 
+BEST_LOSS = "summary.best_val_loss"
 OF_A_RUN = {
     "WANDB_RUN_ID": "abc",
     "WANDB_RESUME": "must",
@@ -99,6 +100,10 @@ def test_trials_are_runs_of_their_own_whatever_is_set(
     runs = offline_runs(tmp_path)
     assert [len(rows) for _, rows in runs] == [5, 5]
     assert [config["_group"] for config, _ in runs] == ["mine", "mine"]
+    for config, _ in runs:
+        summary = {k: v for k, v in config.items() if k in (BEST_LOSS, "summary.best_epoch")}
+        assert summary == {BEST_LOSS: 0.5, "summary.best_epoch": 1}
+        assert config["summary.status"] == "finished"
     assert len(said) == 1
     assert all(name in said[0] for name in OF_A_RUN)
 
