@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from trainables.config import (
     PathText,
     PretrainConfig,
     Section,
+    TrainingConfig,
     as_begun,
     parse_config,
 )
@@ -116,8 +118,8 @@ class ASHA(Section):
     type: Literal["asha"] = "asha"
     grace_epochs: Count = Field(
         "auto",
-        description="No trial stops before this epoch; auto: the first with "
-        f"{GRACE_STEPS} steps or more.",
+        description="No trial stops before this epoch; auto: the first that ends after "
+        f"{GRACE_STEPS} steps and the learning rate's warm-up.",
     )
     reduction_factor: int = Field(
         3, ge=2, le=10**6, description="One of this many goes on at a rung."
@@ -134,14 +136,17 @@ class ASHA(Section):
             epoch *= self.reduction_factor
         return tuple(found)
 
-    def settled(self, steps_per_epoch: int) -> ASHA:
+    def settled(self, steps_per_epoch: int, training: TrainingConfig) -> ASHA:
         """With what ``auto`` means for epochs of so many steps.
 
-        Losses after a handful of steps are those of the weights that a training began with.
+        Losses after a handful of steps, or while the learning rate still rises, tell little of
+        where they end.
         """
         if self.grace_epochs != "auto":
             return self
-        return self.model_copy(update={"grace_epochs": -(-GRACE_STEPS // steps_per_epoch)})
+        warmup = math.ceil(training.warmup_ratio * training.num_epochs)
+        first = max(-(-GRACE_STEPS // steps_per_epoch), warmup, 1)
+        return self.model_copy(update={"grace_epochs": first})
 
 
 class Median(Section):
@@ -284,8 +289,9 @@ class SweepConfig(Section):
         """With the first rung that so many training rows ask for, if nobody has set one."""
         if not isinstance(self.scheduler, ASHA):
             return self
-        steps = -(-train_rows // self.train.training.batch_size)
-        return self.model_copy(update={"scheduler": self.scheduler.settled(steps)})
+        training = self.train.training
+        steps = -(-train_rows // training.batch_size)
+        return self.model_copy(update={"scheduler": self.scheduler.settled(steps, training)})
 
     @property
     def expected_epochs(self) -> float:

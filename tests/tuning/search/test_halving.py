@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainables.config import TrainingConfig
 from tuning.config.sweep import ASHA, load_sweep
 from tuning.search.halving import Halving
 from tuning.search.schedulers import make_scheduler
@@ -21,10 +22,19 @@ def test_rungs_lie_before_the_end() -> None:
     assert ASHA(grace_epochs=5).rungs(5) == ()
 
 
-@pytest.mark.parametrize(("steps", "first"), [(96, 1), (24, 1), (23, 2), (8, 3), (2, 12), (1, 24)])
-def test_no_rung_comes_before_losses_mean_something(steps: int, first: int) -> None:
-    assert ASHA().settled(steps).grace_epochs == first
-    assert ASHA(grace_epochs=5).settled(steps).grace_epochs == 5, "who sets one knows better"
+@pytest.mark.parametrize(
+    ("steps", "epochs", "warmup", "first"),
+    [
+        *((96, 10, 0.05, 1), (24, 10, 0.05, 1), (23, 10, 0.05, 2), (2, 40, 0.05, 12)),
+        *((96, 30, 0.05, 2), (96, 30, 0.2, 6), (96, 30, 0.0, 1), (1, 10, 0.0, 24)),
+    ],
+)
+def test_no_rung_comes_before_losses_mean_something(
+    steps: int, epochs: int, warmup: float, first: int
+) -> None:
+    training = TrainingConfig(num_epochs=epochs, warmup_ratio=warmup)
+    assert ASHA().settled(steps, training).grace_epochs == first
+    assert ASHA(grace_epochs=5).settled(steps, training).grace_epochs == 5, "who sets it knows it"
 
 
 def test_a_rung_is_decided_when_the_group_has_arrived() -> None:
