@@ -50,7 +50,7 @@ def trained(name: str, storage: Path, sweep: dict[str, Any]) -> SweepRecord:
     run = [sys.executable, "run_tune.py"]
     if not directory.exists():
         file = storage / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(sweep))
+        file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
         run += ["launch", "--name", name, "--config", str(file), "--storage", str(storage)]
         subprocess.run(run, check=True)
     elif read_sweep(directory).state != SweepState.FINISHED:

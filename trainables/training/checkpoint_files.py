@@ -32,7 +32,8 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 RANDOM_FILE = "random.safetensors"
 FILES = (WEIGHTS_FILE, ENCODER_CONFIG_FILE, OPTIMIZER_FILE, RANDOM_FILE)
 NAME = re.compile(r"checkpoint_(\d{6})(_\d+)?")
-REMOVABLE = re.compile(rf"({NAME.pattern}|best_\d{{6}})$|\.checkpoint_")
+BEST = re.compile(r"best_\d{6}")
+REMOVABLE = re.compile(rf"({NAME.pattern}|{BEST.pattern})$|\.checkpoint_")
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +117,11 @@ def best_checkpoint(parent: Path) -> Path | None:
 def best_path(parent: Path, epoch: int) -> Path:
     """Where the best epoch's checkpoint is kept, whatever becomes of the one it is a copy of."""
     return parent / f"best_{epoch:06d}"
+
+
+def bests(parent: Path) -> list[Path]:
+    """All that lies in such places."""
+    return [path for path in parent.iterdir() if BEST.fullmatch(path.name)]
 
 
 def remove_checkpoints(parent: Path, keep: Collection[Path] = ()) -> None:

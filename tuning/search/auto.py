@@ -44,7 +44,8 @@ class AutoSampler:
 
     ``trial`` gives an older trial by its number, ``until`` the last epoch of it that the suggestion
     of a number may know: ``until(number, older)``. ``base`` are the values that the searched keys
-    have in the training's own file.
+    have in the training's own file, with which it begins; ``fixed`` are those that a key had in
+    trials which did not search it.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class AutoSampler:
         seed: int,
         record: SweepRecord,
         base: Mapping[str, Any],
+        fixed: Mapping[str, Any],
         trial: Callable[[int], TrialRecord],
         until: Callable[[int, int], float],
     ) -> None:
@@ -62,6 +64,7 @@ class AutoSampler:
         self._trial = trial
         self._until = until
         self._begin = _own_values(space, base)
+        self._fixed = fixed
         self._filling: list[Params] = []
         with _quiet():
             filler = QMCSampler(seed=seed, scramble=True)
@@ -81,8 +84,9 @@ class AutoSampler:
         known, pending = self._known(number) if learns else ({}, [])
         if len(known) < LEAST:
             return self._fill(number)
-        told = [self._told(self._trial(n), value) for n, value in known.items()]
-        told += [self._told(self._trial(n), None) for n in pending]
+        views = [*known.items(), *((n, None) for n in pending)]
+        made = (self._told(self._trial(n), value) for n, value in views)
+        told = [trial for trial in made if trial is not None]
         tried = [self._trial(n).params for n in (*known, *pending)]
         for sampler in self._models(number, len(known)):
             study = optuna.create_study(
@@ -166,9 +170,15 @@ class AutoSampler:
             seen[epoch] = best
         return seen
 
-    def _told(self, trial: TrialRecord, value: float | None) -> FrozenTrial:
+    def _told(self, trial: TrialRecord, value: float | None) -> FrozenTrial | None:
+        """For Optuna; None if the trial is of another space, which this one has replaced.
+
+        A key that was not searched then had the value of the training's file.
+        """
         space = self._space.distributions
-        params = self._space.inside({k: v for k, v in trial.params.items() if k in space})
+        params = self._space.inside({k: trial.params.get(k, self._fixed.get(k)) for k in space})
+        if any(key in trial.params and key not in params for key in space):
+            return None
         return create_trial(
             state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
             value=value,

@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 
 from search_spaces.ranges import Draw, draw
 from search_spaces.schema import Choice, SearchSpace
-from tuning.search.ranges import distributions
+from tuning.search.ranges import distributions, holds
 
 NUMBERS = (int, float)
 
@@ -36,11 +36,15 @@ class OrderedSpace:
         return draw(self._space, _OrderedDraw(trial, self._orders))
 
     def inside(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters in the terms of ``distributions``."""
-        return {
-            key: self._orders[key].index(value) if key in self._orders else value
-            for key, value in params.items()
-        }
+        """The parameters in the terms of ``distributions``; what is in none of them is left out."""
+        found = {}
+        for key, value in params.items():
+            if key in self._orders:
+                if value in self._orders[key]:
+                    found[key] = self._orders[key].index(value)
+            elif holds(self.distributions[key], value):
+                found[key] = value
+        return found
 
 
 def _order(choices: Any) -> list[Any]:

@@ -97,7 +97,9 @@ class Suggestions:
         self._sequence: list[Params] = []
         if isinstance(search, AutoSearch):
             base = {} if first else fixed or {}
-            self._auto = AutoSampler(space, search.seed, record, base, self._trial, self._until)
+            self._auto = AutoSampler(
+                space, search.seed, record, base, self._fixed, self._trial, self._until
+            )
         elif isinstance(search, SEQUENCES):
             self._sequence_study = optuna.create_study(sampler=make_sampler(search, search.seed))
 

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from trainables.statuses import Status
-from trainables.training.checkpoint_files import best_path, copy_checkpoint, remove_checkpoints
+from trainables.training.checkpoint_files import (
+    best_path,
+    bests,
+    copy_checkpoint,
+    remove_checkpoints,
+)
 from tuning.history.record import EventKind, SweepRecord, TrialRecord, finite
 
 
@@ -24,16 +29,16 @@ def keep_best(
     value = finite(trial.metrics.get(record.metric))
     if record.metric_at != "best" or value is None:
         return
-    before, best = trial.best_checkpoint, record.value(trial)
+    best = record.value(trial)
     if trial.best_epoch and best is not None and not record.better(value, best):
         return
     source = directory / str(trial.checkpoint)
     path = best_path(source.parent, trial.epoch)
     copy_checkpoint(source, path)
-    told = os.path.relpath(path, directory)
-    tell(EventKind.BEST, trial.trial_id, epoch=trial.epoch, path=told)
-    if before not in (None, told):
-        shutil.rmtree(directory / str(before), ignore_errors=True)
+    tell(EventKind.BEST, trial.trial_id, epoch=trial.epoch, path=os.path.relpath(path, directory))
+    for other in bests(source.parent):
+        if other != path:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def surplus(record: SweepRecord, keep: int) -> list[TrialRecord]:

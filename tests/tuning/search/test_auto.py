@@ -37,7 +37,7 @@ def loss(params: dict[str, Any]) -> float:
 
 def sampler(record: SweepRecord, base: dict[str, Any] = BASE) -> AutoSampler:
     return AutoSampler(
-        SPACE, 0, record, base, lambda n: record.trials[trial_name(n)], lambda n, m: math.inf
+        SPACE, 0, record, base, base, lambda n: record.trials[trial_name(n)], lambda n, m: math.inf
     )
 
 
@@ -118,6 +118,21 @@ def test_bad_trials_are_told_as_worse_than_all_and_those_that_train_as_open(
     assert [t.state for t in trials].count(TrialState.RUNNING) == 1
     assert len(trials) == 5, "a failure says nothing of the point"
     assert trials[0].params == {**BASE, HEADS: 3}, "the place of 8 among the five"
+
+
+def test_trials_of_a_space_that_was_replaced_are_told_as_far_as_they_belong_to_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = make_record()
+    narrow = {RATE: 1e-4, HEADS: 2}  # dropout was not searched: it had the file's value
+    for number, params in enumerate([BASE, narrow, {**BASE, HEADS: 3}, {**BASE, RATE: 1.0}, BASE]):
+        tell(record, number, [1.0], "finished", params)
+    trials = told(record, 5, monkeypatch)
+    assert [t.params for t in trials] == [
+        {**BASE, HEADS: 3},
+        {RATE: 1e-4, HEADS: 1, DROPOUT: BASE[DROPOUT]},
+        {**BASE, HEADS: 3},
+    ]
 
 
 def test_of_thousands_of_trials_the_best_and_the_newest_are_told(
