@@ -32,7 +32,7 @@ from tuning.history.sweeps import read_sweep
 
 ROWS_PER_TOOL = 60
 EPOCHS = 9
-AGAIN, SEEDS = 24, 4
+AGAIN = 24
 FIGURES = ("val_loss", "train_loss", "semantic_retention", "gate_alpha")
 
 
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--storage", type=Path, default=Path("sweeps"))
     parser.add_argument("--trials", type=int, default=160)
+    parser.add_argument("--seeds", type=int, default=4, help="further ones, of 24 points")
     options = parser.parse_args()
     options.storage.mkdir(parents=True, exist_ok=True)
     name = f"table_{options.space.stem}"
@@ -104,7 +105,7 @@ def main() -> None:
     record = trained(name, options.storage, sweep)
     table = rows(record.ordered(), [t.number for t in record.ordered()], 0)
     again = chosen(record)
-    for seed in range(1, SEEDS + 1):
+    for seed in range(1, options.seeds + 1):
         other = {
             **sweep,
             "train": {"data": data, "training": {**training, "seed": seed}},
