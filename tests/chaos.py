@@ -75,8 +75,7 @@ SAME = (
     "status",
     "history",
     "message",
-    "value",
-    "epoch",
+    "best_epoch",
 )  # of a trial, whatever happened on the way
 
 
