@@ -30,6 +30,7 @@ LARGE_LLM = 1e8  # parameters; from here on a GPU is worth naming where there is
 AFTER = 6  # tokens with which a chat template begins the answer
 GIB = 2**30
 CHECKPOINT_COPIES = 3  # weights and AdamW's two moments
+CHECKPOINTS = 3  # of a trial: the last two and its best
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def estimate_cost(config: SweepConfig, data: CheckedData) -> Cost:
         steps_per_trial=-(-len(data.train_rows) // training.batch_size) * training.num_epochs,
         epochs=epochs,
         flops=shape.forward_flops(passed, tokens) if shape else flops,
-        disk_bytes=4.0 * encoder * CHECKPOINT_COPIES * 2 * config.num_trials,
+        disk_bytes=4.0 * encoder * CHECKPOINT_COPIES * CHECKPOINTS * config.num_trials,
     )
 
 

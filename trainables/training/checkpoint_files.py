@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,18 +135,19 @@ def remove_checkpoints(parent: Path, keep: Collection[Path] = ()) -> None:
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """``target`` becomes what ``source`` is, whole, as soon as there is room for it."""
+    """``link_checkpoint`` as soon as there is room for it."""
+    wait_for_room(partial(link_checkpoint, source, target), target, _log.warning)
 
-    def copy() -> None:
-        aside = target.with_name(f".checkpoint_{target.name}")
-        for left in (aside, target):
-            shutil.rmtree(left, ignore_errors=True)
-        aside.mkdir(parents=True)
-        for file in source.iterdir():
-            _link_or_copy(file, aside / file.name)
-        aside.rename(target)
 
-    wait_for_room(copy, target, _log.warning)
+def link_checkpoint(source: Path, target: Path) -> None:
+    """``target`` becomes what ``source`` is, whole."""
+    aside = target.with_name(f".checkpoint_{target.name}")
+    for left in (aside, target):
+        shutil.rmtree(left, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for file in source.iterdir():
+        _link_or_copy(file, aside / file.name)
+    aside.rename(target)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tuning.config.sweep import ASHA, CMAESSearch, GPSearch, SweepConfig, TPESearch
+from tuning.config.sweep import (
+    ASHA,
+    START,
+    AutoSearch,
+    CMAESSearch,
+    GPSearch,
+    NoScheduler,
+    SweepConfig,
+    TPESearch,
+)
 
 GP_BEGINS = 10  # finished trials; Optuna's own number
 CHANGE = "`search.type=auto` learns from stopped trials, too"
@@ -12,10 +21,14 @@ CHANGE = "`search.type=auto` learns from stopped trials, too"
 
 def describe_learning(config: SweepConfig) -> Iterator[str]:
     """Lines for whoever is about to launch it; none where there is nothing to be said."""
-    trials, finishing = config.num_trials, _finishing(config)
+    trials, finishing, group = config.num_trials, _finishing(config), _group(config)
     match config.search:
+        case AutoSearch() if trials > START and -(-START // group) * group >= trials:
+            yield (
+                f"with a `group` of {group} no result is known before all {trials} trials are "
+                "drawn: they fill the space"
+            )
         case TPESearch(startup_trials=startup) if startup:
-            group = config.group if config.deterministic is not False else 1
             random = min(-(-startup // group) * group, trials)
             yield f"the first {random} of {trials} trials are drawn at random"
         case GPSearch() if finishing < GP_BEGINS + 1:
@@ -28,6 +41,12 @@ def describe_learning(config: SweepConfig) -> Iterator[str]:
                 f"{config.search.type} learns from finished trials alone, about {finishing:.0f} of "
                 f"{trials}; {CHANGE}"
             )
+
+
+def _group(config: SweepConfig) -> int:
+    """Trials that are suggested together."""
+    ordered = isinstance(config.scheduler, ASHA | NoScheduler) and config.deterministic is not False
+    return config.group if ordered else 1
 
 
 def _finishing(config: SweepConfig) -> float:

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Field, PlainValidator, model_validator
 
+from search_spaces.ranges import extremes
 from search_spaces.schema import SearchSpace
 from trainables.config import (
     DEFAULT_CONFIG,
     PathText,
     PretrainConfig,
     Section,
-    TrainingConfig,
     as_begun,
     parse_config,
 )
@@ -31,6 +31,7 @@ from tuning.history.manifest import SWEEP_NAME
 from tuning.terminal import PROJECT
 
 DEFAULT_SPACE = PROJECT / "search_spaces" / "default.yaml"
+START = 4  # trials of the search `auto` before its model
 GRACE_STEPS = 24  # a trial's first steps, of which nothing can be told yet
 MOST = 10**6  # beyond it a number is a slip of the hand
 MOST_SECONDS = 1e9
@@ -136,16 +137,15 @@ class ASHA(Section):
             epoch *= self.reduction_factor
         return tuple(found)
 
-    def settled(self, steps_per_epoch: int, training: TrainingConfig) -> ASHA:
-        """With what ``auto`` means for epochs of so many steps.
+    def settled(self, steps_per_epoch: int, warmup_epochs: float) -> ASHA:
+        """With what ``auto`` means for epochs of so many steps and such a warm-up.
 
         Losses after a handful of steps, or while the learning rate still rises, tell little of
         where they end.
         """
         if self.grace_epochs != "auto":
             return self
-        warmup = math.ceil(training.warmup_ratio * training.num_epochs)
-        first = max(-(-GRACE_STEPS // steps_per_epoch), warmup, 1)
+        first = max(-(-GRACE_STEPS // steps_per_epoch), math.ceil(warmup_epochs))
         return self.model_copy(update={"grace_epochs": first})
 
 
@@ -290,8 +290,17 @@ class SweepConfig(Section):
         if not isinstance(self.scheduler, ASHA):
             return self
         training = self.train.training
-        steps = -(-train_rows // training.batch_size)
-        return self.model_copy(update={"scheduler": self.scheduler.settled(steps, training)})
+        largest, longest = (
+            max([getattr(training, key), *self._searched(f"training.{key}")])
+            for key in ("batch_size", "warmup_ratio")
+        )
+        settled = self.scheduler.settled(-(-train_rows // largest), longest * training.num_epochs)
+        return self.model_copy(update={"scheduler": settled})
+
+    def _searched(self, key: str) -> list[Any]:
+        """The ends of a key's range, or all its values; none if it is not searched."""
+        spec = self.search_space.root.get(key)
+        return [] if spec is None else extremes(spec)
 
     @property
     def expected_epochs(self) -> float:
@@ -390,7 +399,11 @@ def _without_other_types(mapping: dict[str, Any], changed: str) -> dict[str, Any
         return mapping
     for kind in get_args(get_args(TYPED[section])[0]):
         if values["type"] in get_args(kind.model_fields["type"].annotation):
-            return {**mapping, section: {k: v for k, v in values.items() if k in kind.model_fields}}
+            fields = kind.model_fields
+            kept = {k: v for k, v in values.items() if k in fields}
+            for name in [k for k, v in kept.items() if v == "auto" and fields[k].annotation is int]:
+                del kept[name]  # which only the type before it knew
+            return {**mapping, section: kept}
     return mapping
 
 

@@ -54,6 +54,10 @@ class EventLog:
         if event["event"] in DURABLE:
             os.fsync(self._file.fileno())
 
+    def when_there_is_room(self, write: Callable[[], object], path: Path) -> None:
+        """Call ``write`` again and again while the disk is full; a stop request ends that."""
+        wait_for_room(write, path, self._say, self._sleep)
+
     def close(self) -> None:
         self._file.close()
 

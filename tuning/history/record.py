@@ -158,8 +158,11 @@ class SweepRecord:
             case EventKind.TRIAL if trial.params != event["params"]:
                 self.trials[trial_id] = TrialRecord(trial_id, event["params"])
             case EventKind.HISTORY:
+                best = self.value(trial)
                 trial.reports = {m["epoch"]: m for m in event["history"]}
                 trial._forget_after(trial.epoch)
+                if self.value(trial) != best:  # it has another's epochs now
+                    trial.best_epoch = trial.best_checkpoint = None
             case EventKind.CHECKPOINT_REMOVED:
                 trial.checkpoint, trial.checkpoint_removed = None, True
                 trial.best_checkpoint = None

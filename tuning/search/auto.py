@@ -12,9 +12,9 @@ import heapq
 import importlib
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search_spaces.ranges import nearest, varies
 from search_spaces.schema import SearchSpace
 from trainables.statuses import BAD, Status
+from tuning.config.sweep import START
 from tuning.history.record import SweepRecord, TrialRecord, finite
 from tuning.search.common_epoch import at_a_common_epoch
 from tuning.search.known_trials import KnownTrials
@@ -31,19 +32,27 @@ from tuning.search.optuna_study import DIRECTIONS
 from tuning.search.optuna_trials import is_known
 from tuning.search.ordered import OrderedSpace
 
-START = 4  # trials before the model, which then has three values at least: the fourth may be bad
-LEAST = 3
+LEAST = 3  # values for the model, which begins after four trials: one of them may be bad
 MOST_FOR_GP = 128
 # Of more, so many of the best and of the newest are told: a suggestion costs the same for ever.
 BEST_TOLD, NEWEST_TOLD = 50, 150
 Params = dict[str, Any]
 
 
+class Older(Protocol):
+    """What a suggestion may know of the trials before it."""
+
+    def trial(self, number: int) -> TrialRecord:
+        """The trial of this number."""
+
+    def until(self, number: int, older: int) -> float:
+        """The last epoch of an older trial that the suggestion of a number may know."""
+
+
 class AutoSampler:
     """The points of a sweep by number; each depends on the older trials and the seed alone.
 
-    ``trial`` gives an older trial by its number, ``until`` the last epoch of it that the suggestion
-    of a number may know: ``until(number, older)``. ``base`` are the values that the searched keys
+    ``base`` are the values that the searched keys
     have in the training's own file, with which it begins; ``fixed`` are those that a key had in
     trials which did not search it.
     """
@@ -55,14 +64,12 @@ class AutoSampler:
         record: SweepRecord,
         base: Mapping[str, Any],
         fixed: Mapping[str, Any],
-        trial: Callable[[int], TrialRecord],
-        until: Callable[[int, int], float],
+        older: Older,
     ) -> None:
         self._space = OrderedSpace(space)
         self._seed = seed
         self._record = record
-        self._trial = trial
-        self._until = until
+        self._older = older
         self._begin = _own_values(space, base)
         self._fixed = fixed
         self._filling: list[Params] = []
@@ -82,13 +89,14 @@ class AutoSampler:
         if number == 0 and self._begin is not None:
             return self._begin
         known, pending = self._known(number) if learns else ({}, [])
-        if len(known) < LEAST:
-            return self._fill(number)
         views = [*known.items(), *((n, None) for n in pending)]
-        made = (self._told(self._trial(n), value) for n, value in views)
+        made = (self._told(self._older.trial(n), value) for n, value in views)
         told = [trial for trial in made if trial is not None]
-        tried = [self._trial(n).params for n in (*known, *pending)]
-        for sampler in self._models(number, len(known)):
+        complete = [trial for trial in told if trial.state == TrialState.COMPLETE]
+        if len(complete) < LEAST:
+            return self._fill(number)
+        tried = [self._older.trial(n).params for n in (*known, *pending)]
+        for sampler in self._models(number, complete):
             study = optuna.create_study(
                 storage=KnownTrials(told),
                 sampler=sampler,
@@ -105,11 +113,12 @@ class AutoSampler:
             self._filling.append(self._space.draw(self._filler.ask()))
         return self._filling[number]
 
-    def _models(self, number: int, known: int) -> Iterator[BaseSampler]:
+    def _models(self, number: int, known: Sequence[FrozenTrial]) -> Iterator[BaseSampler]:
         """Samplers of its own for each number: after a resume they cannot be other ones.
 
         The process comes back to a best point, above all at a bound; the same training twice tells
-        nothing new, and then the estimator draws one near the good ones.
+        nothing new, and then the estimator draws one near the good ones. Keys that not every trial
+        has, such as those with a condition, the process would draw at random.
         """
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         with _quiet():
@@ -117,15 +126,16 @@ class AutoSampler:
             estimator = TPESampler(
                 seed=seed, n_startup_trials=0, multivariate=True, group=True, constant_liar=True
             )
-        if known <= MOST_FOR_GP:
+        everywhere = all(t.params.keys() == self._space.distributions.keys() for t in known)
+        if everywhere and len(known) <= MOST_FOR_GP:
             yield process
         yield estimator
 
     def _known(self, number: int) -> tuple[dict[int, float], list[int]]:
         """What the older trials come to, by number, and those of which nothing may be seen yet."""
         numbers = self._chosen(number)
-        trials = {n: self._trial(n) for n in numbers}
-        horizon = {n: self._until(number, n) for n in numbers}
+        trials = {n: self._older.trial(n) for n in numbers}
+        horizon = {n: self._older.until(number, n) for n in numbers}
         curves = {n: self._curve(trials[n], horizon[n]) for n in numbers}
         over = [n for n in numbers if is_known(trials[n], horizon[n])]
         bad = {n for n in over if trials[n].status in BAD}
@@ -146,8 +156,8 @@ class AutoSampler:
         self._seen = max(self._seen, number)
         sign = 1 if self._record.mode == "min" else -1
         for n in sorted(self._open):
-            trial = self._trial(n)
-            if is_known(trial, self._until(number, n)):
+            trial = self._older.trial(n)
+            if is_known(trial, self._older.until(number, n)):
                 self._open.discard(n)
                 value = self._record.value(trial)
                 if trial.status == Status.FINISHED and value is not None:
@@ -176,7 +186,8 @@ class AutoSampler:
         A key that was not searched then had the value of the training's file.
         """
         space = self._space.distributions
-        params = self._space.inside({k: trial.params.get(k, self._fixed.get(k)) for k in space})
+        given = {**self._fixed, **trial.params}
+        params = self._space.inside({key: given[key] for key in space if key in given})
         if any(key in trial.params and key not in params for key in space):
             return None
         return create_trial(

@@ -84,8 +84,8 @@ class TrialViews:
         record, space = self._record, self._space
         values = _seen(record, trial, until)
         ends = (min(values.values()), max(values.values())) if values else ()
-        params = {k: trial.params.get(k, self._fixed.get(k)) for k in space}
-        known = {k: v for k, v in params.items() if holds(space[k], v)}
+        given = {**self._fixed, **trial.params}
+        known = {k: given[k] for k in space if k in given and holds(space[k], given[k])}
         if any(k in trial.params and k not in known for k in space):
             return _Shown(trial.ended, None, ends)
         state, value = _state(record, trial, until, values, worst)

@@ -190,7 +190,7 @@ def make_scheduler(
             return AsyncHalving(
                 **compared,
                 time_attr=TIME_ATTRIBUTE,
-                grace_period=min([*scheduler.rungs(num_epochs), num_epochs]),
+                grace_period=(*scheduler.rungs(num_epochs), num_epochs)[0],
                 reduction_factor=scheduler.reduction_factor,
                 max_t=num_epochs,
             )

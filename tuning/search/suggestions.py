@@ -97,9 +97,7 @@ class Suggestions:
         self._sequence: list[Params] = []
         if isinstance(search, AutoSearch):
             base = {} if first else fixed or {}
-            self._auto = AutoSampler(
-                space, search.seed, record, base, self._fixed, self._trial, self._until
-            )
+            self._auto = AutoSampler(space, search.seed, record, base, self._fixed, self)
         elif isinstance(search, SEQUENCES):
             self._sequence_study = optuna.create_study(sampler=make_sampler(search, search.seed))
 
@@ -154,15 +152,15 @@ class Suggestions:
             )
         return True
 
-    def _trial(self, number: int) -> TrialRecord:
+    def trial(self, number: int) -> TrialRecord:
+        """The trial of this number, which has been drawn."""
         return self._record.trials.get(trial_name(number)) or self._drawn[number]
 
-    def _until(self, number: int, older: int) -> float:
+    def until(self, number: int, older: int) -> float:
         """The last epoch of an older trial that the suggestion of a number may know."""
         return math.inf if self._halving is None else self._halving.known_until(number, older)
 
     def _known(self, number: int) -> list[FrozenTrial]:
         """The older trials as this suggestion may see them, in the order of their numbers."""
-        trials = self._drawn | {t.number: t for t in self._record.trials.values()}
-        older = [trials[n] for n in sorted(trials) if n < number]
-        return self._views.frozen([(t, self._until(number, t.number)) for t in older])
+        known = range(number)
+        return self._views.frozen([(self.trial(n), self.until(number, n)) for n in known])

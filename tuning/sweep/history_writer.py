@@ -125,7 +125,8 @@ class SweepCallback(Callback):
     def checkpointed(self, trial_id: str, path: Path) -> None:
         """A trial's last epoch is saved there, with whatever it has of the next one."""
         self.tell(EventKind.CHECKPOINT, trial_id, path=os.path.relpath(path, self._directory))
-        keep_best(self._record, self._record.trials[trial_id], self._directory, self.tell)
+        trial, room = self._record.trials[trial_id], self._log.when_there_is_room
+        keep_best(self._record, trial, self._directory, self.tell, room)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from trainables.statuses import Status
 from trainables.training.checkpoint_files import (
     best_path,
     bests,
-    copy_checkpoint,
+    link_checkpoint,
     remove_checkpoints,
 )
 from tuning.history.record import EventKind, SweepRecord, TrialRecord, finite
 
 
 def keep_best(
-    record: SweepRecord, trial: TrialRecord, directory: Path, tell: Callable[..., Any]
+    record: SweepRecord,
+    trial: TrialRecord,
+    directory: Path,
+    tell: Callable[..., Any],
+    when_there_is_room: Callable[[Callable[[], object], Path], None],
 ) -> None:
     """Keep the weights of a trial's newest epoch, told of just before, if none was better.
 
@@ -34,7 +39,7 @@ def keep_best(
         return
     source = directory / str(trial.checkpoint)
     path = best_path(source.parent, trial.epoch)
-    copy_checkpoint(source, path)
+    when_there_is_room(partial(link_checkpoint, source, path), path)
     tell(EventKind.BEST, trial.trial_id, epoch=trial.epoch, path=os.path.relpath(path, directory))
     for other in bests(source.parent):
         if other != path:

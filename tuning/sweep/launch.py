@@ -52,6 +52,7 @@ def launch(sweep: ResolvedSweep, say: Say) -> None:
     """Run a new sweep to its end; ``sweep`` has been checked, its directory does not exist."""
     directory = sweep.directory
     found = find_ray()
+    sweep = ResolvedSweep(sweep.name, settle_rungs(sweep.config))
     data = sweep.config.train.data
     made = [folder for folder in directory.parents if not folder.exists()]
     create_directory(sweep)

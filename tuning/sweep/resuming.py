@@ -6,17 +6,18 @@ The history decides, not what Ray Tune remembers: its snapshots are older than t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainables.config import TrainingConfig
 from trainables.errors import CheckpointError
+from trainables.metrics import Metrics
 from trainables.statuses import Status
 from trainables.training.checkpoint_files import checkpoints, read_meta, remove_checkpoints
 from trainables.training.diagnosis import GATE_STUCK
 from trainables.training.ending import is_over
-from tuning.config.space import CHANGEABLE
+from tuning.config.space import CHANGEABLE, with_params
 from tuning.history.record import EventKind, TrialRecord
 from tuning.search.ray_searcher import Start
 from tuning.sweep.running import RunningSweep
@@ -45,31 +46,37 @@ def take_up(sweep: RunningSweep, *, retry_failed: bool) -> list[Start]:
                 remove_checkpoints(folder)
             continue
         found = _newest(sweep, trial)
-        if _has_ended(sweep, trial, found):
-            continue
-        _go_back(sweep, trial, found)
-        checkpoint = found.path if found else None
-        starts.append(Start(trial.number, trial.params, checkpoint))
+        if not _has_ended(sweep, trial, found):
+            _go_back(sweep, trial, found)
+            starts.append(Start(trial.number, trial.params, found.path if found else None))
         # What lies beside them is of epochs that are forgotten, or half-written.
-        best = trial.best_checkpoint
-        kept = [checkpoint, sweep.directory / best if best else None]
-        remove_checkpoints(folder, keep=[path for path in kept if path])
+        kept = [sweep.directory / trial.best_checkpoint] if trial.best_checkpoint else []
+        kept += [found.path] if found and not trial.checkpoint_removed else []
+        remove_checkpoints(folder, keep=kept)
     return starts
 
 
 def _has_ended(sweep: RunningSweep, trial: TrialRecord, found: Found | None) -> bool:
     """Whether it had nothing left to train; then the history is told of its end."""
-    ending = _ending(trial, sweep.config.train.training)
-    if ending is None or found is None or found.meta["epoch"] != trial.epoch:
+    if found is None or found.meta["epoch"] != trial.epoch:
+        return False
+    config = with_params(sweep.config.train, trial.params, trial.trial_id)
+    ending = _ending(trial, found.meta["history"], config.training)
+    if ending is None:
         return False
     sweep.history.checkpointed(trial.trial_id, found.path)
     sweep.history.tell(EventKind.END, trial.trial_id, status=ending[0], message=ending[1])
     return True
 
 
-def _ending(trial: TrialRecord, training: TrainingConfig) -> tuple[Status, str] | None:
-    """Status and message of a trial whose last epoch ended it; None if it goes on."""
-    if is_over([trial.reports[epoch] for epoch in sorted(trial.reports)], training):
+def _ending(
+    trial: TrialRecord, history: Sequence[Metrics], training: TrainingConfig
+) -> tuple[Status, str] | None:
+    """Status and message of a trial whose last epoch ended it; None if it goes on.
+
+    By the run's own ``history``: in a population it is that of the weights it took over.
+    """
+    if is_over(history, training):
         return Status.FINISHED, ""
     stuck = [f["text"] for f in trial.found if f["id"] == GATE_STUCK]
     return (Status.STOPPED_EARLY, stuck[0]) if stuck and training.stop_stuck_gates else None

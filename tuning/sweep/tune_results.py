@@ -6,14 +6,17 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ray import tune
 from ray.tune import Result, ResultGrid
 from ray.tune.experiment import Trial
 
+from tuning.history.export import best_of
 from tuning.history.manifest import read_manifest
 from tuning.history.record import TUNE_DIR
+from tuning.history.sweeps import read_sweep
 
 # Ray Tune pickles references to our functions into its state. Where a module was when an earlier
 # release wrote one -> where it is now.
@@ -33,11 +36,11 @@ def moved_modules() -> Iterator[None]:
 
 
 class SweepResults(ResultGrid):
-    """Ray Tune's own, whose best result is that of the epoch by which the sweep's trials count."""
+    """Ray Tune's own, whose best result is what every other place calls the best."""
 
-    def __init__(self, analysis: tune.ExperimentAnalysis, scope: str) -> None:
+    def __init__(self, analysis: tune.ExperimentAnalysis, directory: Path) -> None:
         super().__init__(analysis)
-        self._scope = scope
+        self._directory = directory
 
     def get_best_result(
         self,
@@ -46,8 +49,20 @@ class SweepResults(ResultGrid):
         scope: str | None = None,
         filter_nan_and_inf: bool = True,
     ) -> Result:
-        """As Tune's, by default over the epochs that count instead of the last ones."""
-        return super().get_best_result(metric, mode, scope or self._scope, filter_nan_and_inf)
+        """The best trial with the figures and the checkpoint of the epoch by which it counts.
+
+        Asked for a metric, a mode or a scope, it answers as Ray Tune does, by last epochs where no
+        scope is given.
+        """
+        if metric or mode or scope:
+            return super().get_best_result(metric, mode, scope or "last", filter_nan_and_inf)
+        best, checkpoint = best_of(self._directory, read_sweep(self._directory))
+        (found,) = (result for result in self if Path(result.path).name == best.trial_id)
+        return replace(
+            found,
+            metrics={**(found.metrics or {}), **best.metrics},
+            checkpoint=tune.Checkpoint.from_directory(checkpoint),
+        )
 
 
 def results(directory: Path) -> ResultGrid:
@@ -69,5 +84,5 @@ def results(directory: Path) -> ResultGrid:
                 default_mode=manifest["mode"],
                 trials=[by_name[name] for name in sorted(by_name)],
             ),
-            "all" if manifest.get("metric_at") == "best" else "last",
+            directory,
         )

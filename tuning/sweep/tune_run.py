@@ -14,13 +14,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from tuning.config.space import searched_values
-from tuning.config.sweep import ASHA, PBT, AutoSearch, NoScheduler, SweepConfig
+from tuning.config.sweep import ASHA, PBT, START, AutoSearch, NoScheduler, SweepConfig
 from tuning.execution.execution import Execution
 from tuning.execution.mailbox import DRIVER_SHARE
 from tuning.execution.process_state import environment
 from tuning.history.record import TUNE_DIR, SweepRecord, trial_name
 from tuning.ray_internals import HEAD_NODE, retrying_controller
-from tuning.search.auto import START, load_model_beside
+from tuning.search.auto import load_model_beside
 from tuning.search.halving import Halving
 from tuning.search.ray_searcher import OptunaSearcher, Start
 from tuning.search.schedulers import PAUSING, SuccessiveHalving, make_scheduler, recall

@@ -13,6 +13,9 @@ from tuning.config.sweep import load_sweep
     [
         ([], []),
         (["search.type=random"], []),
+        (["group=16"], ["no result is known before all 16 trials are drawn"]),
+        (["group=16", "scheduler.type=median"], []),
+        (["search.type=tpe", "scheduler.type=median"], ["the first 10 of 16 trials"]),
         (["search.type=tpe"], ["the first 12 of 16 trials are drawn at random"]),
         (["search.type=tpe", "deterministic=false"], ["the first 10 of 16 trials"]),
         (["search.type=tpe", "num_trials=8"], ["the first 8 of 8 trials"]),

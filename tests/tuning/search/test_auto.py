@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 
 from search_spaces.schema import SearchSpace
 from tests.tuning.search.test_suggestions import make_record, search, tell
-from tuning.history.record import SweepRecord, trial_name
-from tuning.search.auto import BEST_TOLD, NEWEST_TOLD, START, AutoSampler
+from tuning.config.sweep import START
+from tuning.history.record import SweepRecord
+from tuning.search.auto import BEST_TOLD, NEWEST_TOLD, AutoSampler
 from tuning.search.halving import Halving
 from tuning.search.ordered import OrderedSpace
 from tuning.search.suggestions import Suggestions
@@ -36,9 +37,8 @@ def loss(params: dict[str, Any]) -> float:
 
 
 def sampler(record: SweepRecord, base: dict[str, Any] = BASE) -> AutoSampler:
-    return AutoSampler(
-        SPACE, 0, record, base, base, lambda n: record.trials[trial_name(n)], lambda n, m: math.inf
-    )
+    everything = Suggestions(SPACE, search("random"), record)
+    return AutoSampler(SPACE, 0, record, base, base, everything)
 
 
 def test_it_begins_with_what_would_be_trained_without_a_sweep() -> None:

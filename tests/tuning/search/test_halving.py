@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.config import TrainingConfig
+from search_spaces.schema import SearchSpace
 from tuning.config.sweep import ASHA, load_sweep
 from tuning.search.halving import Halving
 from tuning.search.schedulers import make_scheduler
@@ -32,9 +33,21 @@ def test_rungs_lie_before_the_end() -> None:
 def test_no_rung_comes_before_losses_mean_something(
     steps: int, epochs: int, warmup: float, first: int
 ) -> None:
-    training = TrainingConfig(num_epochs=epochs, warmup_ratio=warmup)
-    assert ASHA().settled(steps, training).grace_epochs == first
-    assert ASHA(grace_epochs=5).settled(steps, training).grace_epochs == 5, "who sets it knows it"
+    assert ASHA().settled(steps, warmup * epochs).grace_epochs == first
+    assert ASHA(grace_epochs=5).settled(steps, 9).grace_epochs == 5, "who sets it knows it"
+    searched = {
+        "training.batch_size": {"type": "choice", "choices": [8, 64]},
+        "training.warmup_ratio": {"type": "float", "low": 0, "high": warmup + 1e-9},
+    }
+    config = load_sweep(None, [f"train.training.num_epochs={epochs}"])
+    training = config.train.training.model_copy(update={"warmup_ratio": 0.0})
+    train = config.train.model_copy(update={"training": training})
+    space = SearchSpace.model_validate(searched)
+    wide = config.model_copy(update={"search_space": space, "train": train})
+    scheduler = wide.with_rungs(64 * steps).scheduler
+    assert isinstance(scheduler, ASHA)
+    widest = max(first, math.ceil((warmup + 1e-9) * epochs))
+    assert scheduler.grace_epochs == widest, "the largest batch and the longest warm-up decide"
 
 
 def test_a_rung_is_decided_when_the_group_has_arrived() -> None:

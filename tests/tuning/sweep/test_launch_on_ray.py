@@ -251,8 +251,10 @@ def check_one_best(directory: Path, best: dict[str, Any], trials: list[dict[str,
     typed = Path(os.path.relpath(directory))  # as a person gives it
     result = results(typed).get_best_result()
     assert Path(result.path).name == best["trial_id"]
-    assert result.metrics_dataframe is not None
-    assert result.metrics_dataframe["val_loss"].min() == best["value"]
+    assert result.metrics is not None
+    assert (result.metrics["epoch"], result.metrics["val_loss"]) == (best["epoch"], best["value"])
+    assert result.checkpoint is not None
+    assert Path(result.checkpoint.path).resolve() == Path(best["checkpoint"]).resolve()
     journal = JournalStorage(JournalFileBackend(str(directory / "study.journal")))
     study = optuna.load_study(study_name=directory.name, storage=journal)
     winner = {"trial": best["trial_id"], "epoch": best["epoch"], "val_loss": best["value"]}
