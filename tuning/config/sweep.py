@@ -32,7 +32,7 @@ from tuning.terminal import PROJECT
 
 DEFAULT_SPACE = PROJECT / "search_spaces" / "default.yaml"
 START = 4  # trials of the search `auto` before its model
-GRACE_STEPS = 24  # a trial's first steps, of which nothing can be told yet
+GRACE_STEPS = 48  # a trial's first steps, by which good trials cannot be told from the best
 MOST = 10**6  # beyond it a number is a slip of the hand
 MOST_SECONDS = 1e9
 DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*(s|m|h|d)")
