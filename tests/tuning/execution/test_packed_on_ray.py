@@ -141,7 +141,8 @@ def test_every_searched_parameter_may_differ_between_lanes_that_end_early(workpl
     (workplace / "space.yaml").write_text(json.dumps(space))
     run(
         workplace, *LAUNCH, "wide", "--num_trials", "8", "--num_epochs", "8",
-        "--set", "execution.lanes=4", "--set", "scheduler={type: asha, grace_epochs: 1, reduction_factor: 2}",
+        "--set", "execution.lanes=4",
+        "--set", "scheduler={type: asha, grace_epochs: 1, reduction_factor: 2}",
     )  # fmt: skip
     trials = answer(workplace, "trials", "wide")
     assert len({json.dumps(t["params"], sort_keys=True) for t in trials}) == 8
