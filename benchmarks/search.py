@@ -98,7 +98,7 @@ class Curves:
         self._residuals, self._levels = self._noise(logs, points)
         self._inputs = features(space, self.points)
         self.error = self._left_out_error()
-        self._models = self._fitted(np.arange(len(points)))
+        self._models = self._fitted(np.arange(len(points)), range(self.epochs))
         self._known: dict[str, Array] = {}
 
     def _noise(self, logs: pd.DataFrame, points: Sequence[int]) -> tuple[list[Array], Array]:
@@ -111,10 +111,12 @@ class Curves:
                 levels.append(seeds.mean(0)[-1])
         return residuals, np.array(levels)
 
-    def _fitted(self, rows: NDArray[np.int64]) -> list[GaussianProcessRegressor]:
+    def _fitted(
+        self, rows: NDArray[np.int64], epochs: Sequence[int]
+    ) -> list[GaussianProcessRegressor]:
         """One per epoch: the curve's length scales differ between early and late epochs."""
         models = []
-        for epoch in range(self.epochs):
+        for epoch in epochs:
             kernel = ConstantKernel(1.0) * Matern(
                 np.full(self._inputs.shape[1], 0.5), (0.05, 20.0), nu=2.5
             ) + WhiteKernel(1e-3, (1e-6, 1e-1))
@@ -132,10 +134,7 @@ class Curves:
         errors: list[float] = []
         for fold in np.array_split(order, LEFT_OUT):
             rest = np.setdiff1d(order, fold)
-            kept, self.epochs = self.epochs, 1
-            means, self.means = self.means, self.means[:, -1:]
-            (model,) = self._fitted(rest)
-            self.epochs, self.means = kept, means
+            (model,) = self._fitted(rest, [self.epochs - 1])
             errors += list(model.predict(self._inputs[fold]) - self.means[fold, -1])
         return float(np.sqrt(np.mean(np.square(errors))))
 

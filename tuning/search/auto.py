@@ -24,7 +24,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search_spaces.ranges import nearest, varies
 from search_spaces.schema import SearchSpace
 from trainables.statuses import BAD, Status
-from tuning.config.sweep import START
 from tuning.history.record import SweepRecord, TrialRecord, finite
 from tuning.search.common_epoch import at_a_common_epoch
 from tuning.search.known_trials import KnownTrials
@@ -52,9 +51,8 @@ class Older(Protocol):
 class AutoSampler:
     """The points of a sweep by number; each depends on the older trials and the seed alone.
 
-    ``base`` are the values that the searched keys
-    have in the training's own file, with which it begins; ``fixed`` are those that a key had in
-    trials which did not search it.
+    ``base`` are the values that the searched keys have in the training's own file, with which it
+    begins; ``fixed`` are those that a key had in trials which did not search it.
     """
 
     def __init__(
@@ -79,10 +77,6 @@ class AutoSampler:
         self._open: set[int] = set()
         self._finished: dict[int, float] = {}
         self._seen = 0
-
-    def learns(self, number: int, group: int) -> bool:
-        """Whether the suggestion of a number in groups of so many depends on any result."""
-        return number // group * group >= START
 
     def draw(self, number: int, learns: bool) -> Params:
         """The point of a number; those of lower numbers have been drawn."""

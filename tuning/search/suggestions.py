@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from search_spaces.ranges import draw
 from search_spaces.schema import SearchSpace
 from tuning.config.sweep import (
+    START,
     AutoSearch,
     CMAESSearch,
     GPSearch,
@@ -144,12 +145,11 @@ class Suggestions:
         """Whether results count: the first trials of TPE are drawn at random."""
         if isinstance(self._search, SEQUENCES) or self._halving is None:
             return False
+        before = number // self._halving.group * self._halving.group  # trials of earlier groups
         if isinstance(self._search, AutoSearch):
-            return self._auto.learns(number, self._halving.group)
+            return before >= START
         if isinstance(self._search, TPESearch):
-            return number // self._halving.group * self._halving.group >= max(
-                1, self._search.startup_trials
-            )
+            return before >= max(1, self._search.startup_trials)
         return True
 
     def trial(self, number: int) -> TrialRecord:
