@@ -6,7 +6,8 @@ python -m benchmarks.search_table --space search_spaces/default.yaml \\
 A finished sweep is such a table. 160 points of a quasi-random sequence, nobody stopped, on 60 rows
 of each shipped tool for 9 epochs; then 12 of the best points and 12 of the others four times more,
 with other seeds, which tells the noise. The sweeps lie in --storage and are gone on with where a
-call before was interrupted. About an hour per space on 2 cores.
+call before was interrupted; an --out that exists gets the seeds that it lacks. About an hour per
+space on 2 cores.
 
 The table has one row per point, seed and epoch: `point` (equal parameters, equal number), `seed`,
 `status`, `params.KEY` for each key of the space, `epoch`, and the figures of that epoch. Whoever
@@ -58,12 +59,22 @@ def trained(name: str, storage: Path, sweep: dict[str, Any]) -> SweepRecord:
     return read_sweep(directory)
 
 
-def chosen(record: SweepRecord) -> list[TrialRecord]:
-    """Half of those that are trained again are the best, the others lie evenly behind them."""
-    ranked = record.by_value()
-    best, rest = ranked[: AGAIN // 2], ranked[AGAIN // 2 :]
-    left = AGAIN - len(best)
-    return best + [rest[(2 * i + 1) * len(rest) // (2 * left)] for i in range(left)]
+def chosen(table: pd.DataFrame) -> pd.DataFrame:
+    """The points to train again, a row each: half are the best, the others lie evenly behind."""
+    ends = table[table["seed"].eq(0) & table["epoch"].eq(EPOCHS)].sort_values("val_loss")
+    half = AGAIN // 2
+    rest = len(ends) - half
+    left = [half + (2 * i + 1) * rest // (2 * half) for i in range(half)]
+    return ends.iloc[[*range(half), *left]]
+
+
+def parameters(points: pd.DataFrame) -> list[dict[str, Any]]:
+    """A point may lack a key: one that its own parameters leave without a meaning."""
+    rows = json.loads(points.filter(like="params.").to_json(orient="records", double_precision=15))
+    return [
+        {key.removeprefix("params."): value for key, value in row.items() if value is not None}
+        for row in rows
+    ]
 
 
 def rows(trials: Sequence[TrialRecord], points: Sequence[int], seed: int) -> list[dict[str, Any]]:
@@ -102,20 +113,23 @@ def main() -> None:
         "group": options.trials,  # nobody waits for anybody
         "keep_best": 1,
     }
-    record = trained(name, options.storage, sweep)
-    table = rows(record.ordered(), [t.number for t in record.ordered()], 0)
-    again = chosen(record)
-    for seed in range(1, options.seeds + 1):
+    if options.out.exists():
+        table = pd.read_csv(options.out)
+    else:
+        record = trained(name, options.storage, sweep).ordered()
+        table = pd.DataFrame(rows(record, [t.number for t in record], 0))
+    again = chosen(table)
+    for seed in sorted(set(range(1, options.seeds + 1)) - set(table["seed"])):
         other = {
             **sweep,
             "train": {"data": data, "training": {**training, "seed": seed}},
             "num_trials": len(again),
             "group": len(again),
-            "warm_start": [json.loads(json.dumps(t.params)) for t in again],
+            "warm_start": parameters(again),
         }
         repeated = trained(f"{name}_seed{seed}", options.storage, other).ordered()
-        table += rows(repeated, [t.number for t in again], seed)
-    pd.DataFrame(table).to_csv(options.out, index=False)
+        table = pd.concat([table, pd.DataFrame(rows(repeated, again["point"].tolist(), seed))])
+    table.to_csv(options.out, index=False)
     print(f"{options.out}: {len(table)} rows, {options.out.stat().st_size / 2**10:.0f} KiB")
 
 
