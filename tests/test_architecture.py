@@ -66,6 +66,7 @@ TUNING: dict[str, set[str]] = {
     },
     "verification": {"execution"},
     "one_training": {"checks", "execution", "monitors", "terminal"},
+    "refit": {"history", "one_training", "sweep", "terminal"},
     "comparison": {"checks", "history", "terminal"},
 }
 TUNING["commands"] = set(TUNING)

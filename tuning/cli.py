@@ -14,6 +14,7 @@ from tuning.commands.identity import identified
 from tuning.commands.launch import add_launch
 from tuning.commands.migrate import add_migrate
 from tuning.commands.read import add_reading
+from tuning.commands.refit import add_refit
 from tuning.commands.train import add_train
 from tuning.commands.verify import add_verify
 from tuning.terminal import (
@@ -32,8 +33,9 @@ Tune the pretraining of a resource encoder on Ray.
   stop       end one in order         trials    every trial of a sweep
   train      train one encoder        best      the best trial
   validate   check without training   export    its encoder, to use elsewhere
-  verify     check its parts          migrate   files of earlier releases
-  compare    both architectures, or two sweeps, side by side
+  verify     check its parts          refit     it again, with other seeds
+  compare    both architectures, or   migrate   files of earlier releases
+             two sweeps, side by side
 """
 
 
@@ -80,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_launch(commands)
     add_reading(commands)
+    add_refit(commands)
     add_migrate(commands)
     add_verify(commands)
     add_compare(commands)

@@ -13,6 +13,7 @@ from trainables.errors import UserError
 from tuning.history.disk import free_bytes, used_bytes
 from tuning.history.export import best_of
 from tuning.history.record import SweepRecord, SweepState, TrialRecord
+from tuning.history.refitted import described, read_refit
 from tuning.history.sweeps import list_sweeps, read_sweep
 from tuning.monitors.fitting_table import FittingTable, Shown
 from tuning.monitors.table import ranked_table
@@ -52,6 +53,7 @@ def status_answer(directory: Path) -> dict[str, Any]:
         "disk_bytes": used_bytes(directory),
         "disk_bytes_free": free_bytes(directory),
         "best": _short(record, best) if best else None,
+        "refit": read_refit(directory),
     }
 
 
@@ -85,6 +87,7 @@ def best_answer(directory: Path) -> dict[str, Any]:
         "metrics": best.metrics,
         "status": record.trials[best.trial_id].described_status,
         "checkpoint": str(checkpoint),
+        "refit": read_refit(directory),
     }
 
 
@@ -124,6 +127,8 @@ def show_status(directory: Path, console: Console) -> None:
             f"best {best['metric']} {shown_number(best['value'])}: {best['trial_id']}, "
             f"epoch {best['epoch']}, {short_params(best['params'])}"
         )
+    if answer["refit"]:
+        console.print(described(answer["refit"]), soft_wrap=True)
     if answer["state"] == SweepState.INTERRUPTED:
         console.print(f"resume: {run_tune_on(directory, 'resume')}", soft_wrap=True)
 
@@ -152,6 +157,8 @@ def show_best(directory: Path, console: Console) -> None:
     metrics = ", ".join(f"{k} {v:.4g}" for k, v in answer["metrics"].items())
     console.print(f"metrics: {metrics}", soft_wrap=True)
     console.print(f"checkpoint: {answer['checkpoint']}", soft_wrap=True)
+    if answer["refit"]:
+        console.print(described(answer["refit"]), soft_wrap=True)
 
 
 def show_summary(record: SweepRecord, directory: Path, console: Console) -> None:

@@ -18,8 +18,11 @@ def add_reading(commands: Any) -> None:
     _add(commands, "status", _status, "state, counts and best of one sweep")
     _add(commands, "trials", _trials, "every trial with its history")
     _add(commands, "best", _best, "the best trial, its parameters and its checkpoint")
-    export = _add(commands, "export", _export, "write the best encoder to a directory")
+    export = _add(
+        commands, "export", _export, "write the best or another trial's encoder to a directory"
+    )
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument("--trial", metavar="TRIAL", help="another one's than the best")
 
 
 def _add(commands: Any, name: str, run: Callable[..., Any], text: str, named: bool = True) -> Any:
@@ -60,11 +63,11 @@ def _best(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from tuning.history.export import export_best
+    from tuning.history.export import export_trial
     from tuning.history.sweeps import read_sweep
 
     path = find_named(options)
-    out = export_best(path, read_sweep(path), options.out)
+    out = export_trial(path, read_sweep(path), options.out, options.trial)
     if options.json:
         print(json.dumps({"exported": str(out.absolute())}))
     else:

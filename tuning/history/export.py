@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.config import EMBEDDED
-from trainables.errors import CheckpointError, UserError
+from trainables.errors import CheckpointError, UserError, did_you_mean
 from trainables.files import exists, new_directory
 from trainables.training.checkpoint_files import (
     ENCODER_CONFIG_FILE,
@@ -37,14 +37,28 @@ CARD_METRICS = (
 )
 
 
-def best_of(directory: Path, record: SweepRecord) -> tuple[TrialRecord, Path]:
+def named_trial(record: SweepRecord, trial_id: str) -> TrialRecord:
+    """A trial by its id; raises UserError if there is none or its weights are not kept."""
+    trial = record.trials.get(trial_id)
+    if trial is None:
+        hint = did_you_mean(trial_id, record.trials)
+        raise UserError(f"sweep `{record.name}` has no trial `{trial_id}`{hint}; see `trials`")
+    if not record.weights(trial):
+        why = "only the `keep_best` best are kept" if trial.checkpoint_removed else "none yet"
+        raise UserError(f"{trial_id} has no checkpoint: {why}")
+    return trial
+
+
+def best_of(
+    directory: Path, record: SweepRecord, trial_id: str | None = None
+) -> tuple[TrialRecord, Path]:
     """The best trial and the whole checkpoint of its value; the trial as it stood at that.
 
     Where it is damaged, which is reported, another one of an epoch's end is taken, the newest, or
-    the next best trial.
+    the next best trial, unless a ``trial_id`` is asked for.
     """
     problems = []
-    for trial in record.ranked():
+    for trial in record.ranked() if trial_id is None else [named_trial(record, trial_id)]:
         recorded = directory / str(record.weights(trial))
         others = [path for path in checkpoints(recorded.parent) if path != recorded]
         if not recorded.is_dir():
@@ -70,22 +84,46 @@ def best_of(directory: Path, record: SweepRecord) -> tuple[TrialRecord, Path]:
     )
 
 
-def export_best(directory: Path, record: SweepRecord, out: Path) -> Path:
-    """Write the best trial's encoder to ``out``, which must not exist."""
+def export_trial(
+    directory: Path, record: SweepRecord, out: Path, trial_id: str | None = None
+) -> Path:
+    """Write the encoder of a trial, by default the best, to ``out``, which must not exist."""
     if exists(out, "--out"):
         raise UserError(f"--out {out}: exists already; give a directory that does not")
     try:
-        return write_best(directory, record, out)
+        return write_trial(directory, record, out, trial_id)
     except (OSError, ValueError) as error:
         raise UserError(f"--out {out}: cannot be written: {error}") from None
 
 
-def write_best(directory: Path, record: SweepRecord, out: Path, *, replace: bool = False) -> Path:
-    """As ``export_best``, but raises OSError where the disk is full; may ``replace`` ``out``."""
-    best, checkpoint = best_of(directory, record)
+def write_trial(
+    directory: Path,
+    record: SweepRecord,
+    out: Path,
+    trial_id: str | None = None,
+    *,
+    replace: bool = False,
+) -> Path:
+    """As ``export_trial``, but raises OSError where the disk is full; may ``replace`` ``out``."""
+    trial, checkpoint = best_of(directory, record, trial_id)
+    ended = record.trials[trial.trial_id]
+    of = f"of {len(record.trials)} trials by {record.metric} ({record.mode})"
+    chosen = f"The best {of}: {trial.trial_id}" if trial_id is None else f"{trial.trial_id} {of}"
+    told = f"""# Resource encoder from sweep `{record.name}`
+
+{chosen},
+{ended.described_status}; the weights are those of its epoch {trial.epoch} of {ended.epoch}.
+"""
+    return write_encoder(directory, trial, checkpoint, out, told, replace=replace)
+
+
+def write_encoder(
+    directory: Path, trial: TrialRecord, checkpoint: Path, out: Path, told: str, *, replace: bool
+) -> Path:
+    """A checkpoint's encoder with its description, which begins with ``told``."""
     try:
         config = read_meta(checkpoint)["config"]
-        card = _card(directory, record, best, checkpoint, config, out.name)
+        card = told + _card(directory, trial, checkpoint, config, out.name)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"the checkpoint {checkpoint} cannot be read: {error!r}") from None
 
@@ -100,16 +138,10 @@ def write_best(directory: Path, record: SweepRecord, out: Path, *, replace: bool
 
 
 def _card(
-    directory: Path,
-    record: SweepRecord,
-    best: TrialRecord,
-    checkpoint: Path,
-    config: dict[str, Any],
-    out: str,
+    directory: Path, best: TrialRecord, checkpoint: Path, config: dict[str, Any], out: str
 ) -> str:
     encoder = json.loads((checkpoint / ENCODER_CONFIG_FILE).read_text(encoding="utf-8"))
     manifest = read_manifest(directory)
-    ended = record.trials[best.trial_id]
     llm, imports, name = _named_llm(config["model"]["llm_model"])
     before, after = (encoder.get("prompt", {}).get(part, []) for part in ("before", "after"))
     around = "with nothing around"
@@ -125,11 +157,7 @@ def _card(
     versions = ", ".join(f"{name} {v}" for name, v in manifest["versions"].items())
     tools = ", ".join(encoder["tool_names"])
     tool = json.dumps(encoder["tool_names"][0], ensure_ascii=False)  # as Python writes it, too
-    return f"""# Resource encoder from sweep `{record.name}`
-
-The best of {len(record.trials)} trials by {record.metric} ({record.mode}): {best.trial_id},
-{ended.described_status}; the weights are those of its epoch {best.epoch} of {ended.epoch}.
-
+    return f"""
 - frozen LLM: {llm}
 - soft tokens: {soft_tokens}, {around}
 - hidden size: {hidden_size}

@@ -35,6 +35,6 @@ def _write(sweep: RunningSweep) -> None:
             ]
             write_text(folder / "result.json", "".join(json.dumps(row) + "\n" for row in rows))
     if record.best() is not None:
-        from tuning.history.export import write_best
+        from tuning.history.export import write_trial
 
-        write_best(sweep.directory, record, sweep.directory / "best", replace=True)
+        write_trial(sweep.directory, record, sweep.directory / "best", replace=True)
