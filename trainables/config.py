@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from trainables.files import PLAIN_PATH, is_uri
 from trainables.names import visible
 from trainables.retired_keys import refuse_retired_keys
 from trainables.text import line_breaks, unusable_characters
@@ -73,6 +74,8 @@ def _usable_path(value: str) -> str:
         raise ValueError(f"a path must be printable text, but has {bad}")
     if breaks := line_breaks(value):
         raise ValueError(f"a path must be printable text of one line, but has {breaks}")
+    if is_uri(value):
+        raise ValueError(f"{shown(value)} is a URI, but must be {PLAIN_PATH}")
     try:
         Path(value).expanduser()
     except RuntimeError as error:

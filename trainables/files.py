@@ -23,6 +23,14 @@ from trainables.text import decode
 _log = logging.getLogger(__name__)
 MAX_INPUT_BYTES = 1 << 30  # a file named by mistake, a model perhaps, must not fill the memory
 
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+PLAIN_PATH = "a path of a file system; mount what is elsewhere, and give the place it is mounted at"
+
+
+def is_uri(text: str) -> bool:
+    """Whether a text is such as ``s3://bucket/key``, which as a path is a folder named ``s3:``."""
+    return bool(URI.match(text))
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """``write`` a file beside ``path``, flush it to disk, then rename it onto ``path``."""

@@ -20,6 +20,7 @@ from trainables.training.startup_time import lateness
 from trainables.workers.environment import own_device, run_config, scaling_config
 from trainables.workers.link import POLL_SECONDS, BoardActor, SwitchboardLink
 from trainables.workers.object_store import get_inputs
+from trainables.workers.shared_storage import SharedFile, check_seen
 
 # The trial that drives a run and the run's controller load this module, too. What only workers
 # need (torch, transformers) is imported where it is used: seconds per process.
@@ -33,7 +34,10 @@ HOST_RESTARTS = 20  # of a whole sweep; a host that dies at once must not be rep
 
 @dataclass(frozen=True)
 class HostSettings:
-    """What every host of a fleet gets; ``inputs`` is None if they are still to be prepared."""
+    """What every host of a fleet gets; ``inputs`` is None if they are still to be prepared.
+
+    ``storage`` is a file of the directory to which checkpoints go.
+    """
 
     config: PretrainConfig
     inputs: ray.ObjectRef | None
@@ -41,6 +45,7 @@ class HostSettings:
     lanes: int | None
     hosts: int
     elastic: bool = False
+    storage: SharedFile | None = None
 
 
 def host_worker(loop_config: dict[str, Any]) -> None:
@@ -60,6 +65,8 @@ def host_worker(loop_config: dict[str, Any]) -> None:
     link = SwitchboardLink(settings.board)
     context = ray.train.get_context()
     try:
+        if settings.storage is not None:
+            check_seen(settings.storage)
         device = own_device()
         if device.type == "cpu" and hasattr(os, "SCHED_BATCH"):  # who only forwards goes first
             with suppress(OSError):  # a sandbox may forbid it

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainables.files import PLAIN_PATH, is_uri
 from tuning.terminal import DEFAULT_STORAGE
 
 TEXT_FLAGS = (
@@ -31,8 +32,21 @@ def add_command(commands: Any, name: str, run: Callable[..., Any], text: str) ->
     return parser
 
 
+def path_text(text: str) -> str:
+    """The type of an argument that is a path; a URI would become a folder named ``s3:``."""
+    if is_uri(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is a URI, but must be {PLAIN_PATH}")
+    return text
+
+
+def local_path(text: str) -> Path:
+    return Path(path_text(text))
+
+
 def add_storage(parser: Any) -> None:
-    parser.add_argument("--storage", metavar="DIR", help=f"all sweeps (default {DEFAULT_STORAGE})")
+    parser.add_argument(
+        "--storage", type=path_text, metavar="DIR", help=f"all sweeps (default {DEFAULT_STORAGE})"
+    )
 
 
 def add_set(parser: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainables.config import DEFAULT_CONFIG, load_config
 from trainables.errors import UserError
-from tuning.commands.arguments import add_set
+from tuning.commands.arguments import add_set, local_path
 
 DESCRIPTION = """\
 Without names: trains the gated architecture and the earlier one on the same data, seeds and
@@ -33,7 +33,7 @@ def add_compare(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="none, or two")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: compare_DATE_TIME")
+    parser.add_argument("--out", type=local_path, metavar="DIR", help="default: compare_DATE_TIME")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="TRAIN.yaml")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="of each (default 5)")
     text = "learning rates tried of each, and more where the best is an end (default 4)"
@@ -42,7 +42,7 @@ def add_compare(commands: Any) -> None:
     text = "trainings at a time (default: one per core, with a GPU one)"
     parser.add_argument("--workers", type=int, metavar="N", help=text)
     add_set(parser)
-    parser.add_argument("--storage", type=Path, default=Path("sweeps"), metavar="DIR")
+    parser.add_argument("--storage", type=local_path, default=Path("sweeps"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(command=_compare)
 

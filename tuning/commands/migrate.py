@@ -10,6 +10,7 @@ from typing import Any
 from trainables.errors import ConfigError, UserError
 from trainables.files import exists, read_input, write_text
 from trainables.migration.changes import Change
+from tuning.commands.arguments import local_path
 
 TO_MEND = 1
 
@@ -29,7 +30,7 @@ def _add_kind(kinds: Any, name: str, run: Any, old: str, new: str) -> Any:
     text = f"{old} -> {new}; neither is ever overwritten"
     parser = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
     parser.add_argument("old", type=Path, metavar=old)
-    parser.add_argument("--out", type=Path, required=True, metavar=new)
+    parser.add_argument("--out", type=local_path, required=True, metavar=new)
     text = "say what would be done, write nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
     parser.set_defaults(command=run)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tuning.commands.arguments import add_command, add_storage, find_named
+from tuning.commands.arguments import add_command, add_storage, find_named, local_path
 from tuning.terminal import DEFAULT_STORAGE
 
 
@@ -21,7 +21,7 @@ def add_reading(commands: Any) -> None:
     export = _add(
         commands, "export", _export, "write the best or another trial's encoder to a directory"
     )
-    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument("--out", type=local_path, required=True, metavar="DIR")
     export.add_argument("--trial", metavar="TRIAL", help="another one's than the best")
 
 

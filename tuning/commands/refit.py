@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from tuning.commands.arguments import add_command, add_storage, find_named
+from tuning.commands.arguments import add_command, add_storage, find_named, local_path
 
 MOST_SEEDS = 1000
 
@@ -24,7 +23,7 @@ def add_refit(commands: Any) -> None:
         "--seeds", type=_count, default=3, metavar="K", help="trainings (default 3)"
     )
     parser.add_argument("--trial", metavar="TRIAL", help="another one than the best")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: NAME's refit/")
+    parser.add_argument("--out", type=local_path, metavar="DIR", help="default: NAME's refit/")
     add_storage(parser)
 
 

@@ -15,6 +15,7 @@ from trainables.workers.environment import FLEET_ENVIRONMENT
 from trainables.workers.host import HostSettings
 from trainables.workers.link import BoardActor
 from trainables.workers.object_store import put_inputs
+from trainables.workers.shared_storage import shared_file
 from tuning.config.sweep import PackedExecution
 from tuning.execution.cluster import check_slots
 from tuning.execution.execution import (
@@ -28,6 +29,7 @@ from tuning.execution.fleet import Fleet, FleetCallback
 from tuning.execution.packed_trial import PackedSettings, PackedTrial
 from tuning.execution.process_state import environment
 from tuning.execution.switchboard import open_switchboard
+from tuning.history.manifest import MANIFEST_FILE
 from tuning.terminal import duration
 
 LONG_SECONDS = 60.0  # of a shorter sweep nobody needs to know what is left
@@ -40,7 +42,9 @@ def open_packed(context: ExecutionContext, packed: PackedExecution) -> Iterator[
     inputs = find_inputs(train, has_gpu)
     reference = put_inputs(inputs) if inputs else None
     board = BoardActor(open_switchboard())
-    settings = HostSettings(train, reference, board, lanes, hosts, elastic=context.cluster.joined)
+    joined = context.cluster.joined  # one that we started is this machine
+    storage = shared_file(context.train_runs.parent / MANIFEST_FILE) if joined else None
+    settings = HostSettings(train, reference, board, lanes, hosts, joined, storage)
     # The hosts start first: loading the LLM takes longest.
     with _fleet(context, settings) as fleet:
         origin = FROM_CACHE if inputs else "prepared by the first host"
