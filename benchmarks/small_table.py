@@ -62,11 +62,11 @@ def swept(directory: Path, training: Path, seed: int, trials: int) -> dict[str, 
             run += ["--set", setting]
         subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
     answer = subprocess.run(
-        [*RUN_TUNE, "trials", name, *storage, "--json"], check=True, capture_output=True, text=True
+        [*RUN_TUNE, "trials", name, *storage, "--json"], check=True, capture_output=True
     )
     histories = [trial["history"] for trial in json.loads(answer.stdout)]
     best = subprocess.run(
-        [*RUN_TUNE, "best", name, *storage, "--json"], check=True, capture_output=True, text=True
+        [*RUN_TUNE, "best", name, *storage, "--json"], check=True, capture_output=True
     )
     checkpoint = Path(json.loads(best.stdout)["checkpoint"])
     exported: float = read_meta(checkpoint)["metrics"]["val_loss"]

@@ -30,7 +30,8 @@ def test_a_packed_host_gives_the_figures_of_the_cpu(told: Any) -> None:
     assert told["gpu"]["losses"].keys() == told["cpu"]["losses"].keys()
     for key, losses in told["cpu"]["losses"].items():
         assert told["gpu"]["losses"][key] == pytest.approx(losses, rel=ROUNDING)
-        assert told["gpu"]["losses"][key][0] == losses[0]
+        # Before any update; not the same bits on every CPU, whose kernels may add by the batch.
+        assert told["gpu"]["losses"][key][0] == pytest.approx(losses[0], rel=4 * 2**-23)
     for key, epochs in told["cpu"]["figures"].items():
         for found, figures in zip(told["gpu"]["figures"][key], epochs, strict=True):
             assert found[:2] == pytest.approx(figures[:2], rel=1e-5)
