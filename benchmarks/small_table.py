@@ -33,10 +33,8 @@ RUN_TUNE = [sys.executable, "run_tune.py"]
 def write_training(directory: Path) -> Path:
     """Rows from all over each tool's figures, not the first ones alone."""
     directory.mkdir(parents=True, exist_ok=True)
-    registry = json.loads(SHIPPED_DATA["tool_registry"].read_text(encoding="utf-8"))
-    tools = registry["tools"][:TOOLS] if isinstance(registry, dict) else registry[:TOOLS]
-    kept = {"tools": tools} if isinstance(registry, dict) else tools
-    (directory / "tools.json").write_text(json.dumps(kept), encoding="utf-8")
+    tools = json.loads(SHIPPED_DATA["tool_registry"].read_text(encoding="utf-8"))[:TOOLS]
+    (directory / "tools.json").write_text(json.dumps(tools), encoding="utf-8")
     whole = pd.read_csv(SHIPPED_DATA["profiling_data"], dtype=str, keep_default_na=False)
     rows = [
         group.iloc[[(2 * i + 1) * len(group) // (2 * ROWS) for i in range(ROWS)]]
